@@ -1,0 +1,8 @@
+//! The control plane. Dependencies point one way: `cli` → `app` → (`edge`, `console`, `api`, `dashboard`) → `service` /
+//! `reconcile` → `store` / `orchestrator` / `runner_client` → `domain`.
+//!
+//! Always true: SQL lives in `store`, the container engine in `orchestrator::docker`, wire types in `runner_client`.
+
+pub mod domain;
+pub mod error;
+pub mod orchestrator;
