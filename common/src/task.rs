@@ -146,8 +146,7 @@ impl Supervisor {
         }
         set.abort_all();
         while set.join_next().await.is_some() {}
-        let names =
-            self.status().into_iter().filter(|s| s.state == Ended::Running).map(|s| s.name).collect::<Vec<_>>();
+        let names = self.status().into_iter().filter(|s| s.state == Ended::Running).map(|s| s.name).collect::<Vec<_>>();
         Err(NotJoined { deadline, names })
     }
 }

@@ -85,7 +85,9 @@ pub fn init(service: &'static str, format: LogFormat, filter: &str) -> Result<Gu
         _ => None,
     };
     let otel = provider.as_ref().map(|p| {
-        tracing_opentelemetry::layer().with_tracer(p.tracer(service)).with_filter(tracing_subscriber::filter::LevelFilter::INFO)
+        tracing_opentelemetry::layer()
+            .with_tracer(p.tracer(service))
+            .with_filter(tracing_subscriber::filter::LevelFilter::INFO)
     });
     tracing_subscriber::registry().with(fmt).with(otel).try_init()?;
     Ok(Guard(provider))
@@ -144,7 +146,8 @@ pub fn adopt_traceparent(span: &tracing::Span, traceparent: &str) {
 }
 
 /// Installs the process's metrics recorder; `render()` of the handle is the Prometheus text.
-pub fn install_metrics() -> Result<metrics_exporter_prometheus::PrometheusHandle, metrics_exporter_prometheus::BuildError> {
+pub fn install_metrics()
+-> Result<metrics_exporter_prometheus::PrometheusHandle, metrics_exporter_prometheus::BuildError> {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new()
         .set_buckets(&[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])?
         .build_recorder();

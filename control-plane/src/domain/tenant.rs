@@ -109,9 +109,9 @@ impl Tenant {
     /// Ready for the generation the operator last asked for.
     pub fn is_ready(&self) -> bool {
         self.desired == Desired::Running
-            && self.condition(ConditionType::Ready).is_some_and(|c| {
-                c.status == ConditionStatus::True && c.observed_generation == self.generation
-            })
+            && self
+                .condition(ConditionType::Ready)
+                .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == self.generation)
     }
     /// One word for lists: what a person should think of this tenant now.
     pub fn phase(&self) -> Phase {

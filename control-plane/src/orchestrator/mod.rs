@@ -90,7 +90,9 @@ pub enum RunState {
     Created,
     Running,
     /// Ended by itself or was stopped.
-    Exited { code: i64 },
+    Exited {
+        code: i64,
+    },
     /// Killed by the kernel for want of memory.
     OutOfMemory,
 }
