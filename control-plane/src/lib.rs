@@ -6,3 +6,5 @@
 pub mod domain;
 pub mod error;
 pub mod orchestrator;
+pub mod pki;
+pub mod runner_client;
