@@ -5,6 +5,7 @@
 
 pub mod domain;
 pub mod error;
+pub mod http;
 pub mod orchestrator;
 pub mod pki;
 pub mod runner_client;
