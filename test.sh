@@ -60,7 +60,7 @@ step "Tests"
 cargo build --workspace --bins --quiet
 filter=()
 $browser || filter=(-E 'not package(nexaas-browser-tests)')
-$quick && filter=(-E 'not package(nexaas-browser-tests) and not test(docker)')
+$quick && filter=(-E 'not package(nexaas-browser-tests) and not package(nexaas-test-system) and not test(docker)')
 [ ${#args[@]} -eq 0 ] || filter=("${args[@]}")
 junit=target/nextest/default/junit.xml
 rm -f "$junit"

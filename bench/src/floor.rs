@@ -3,7 +3,8 @@
 
 use bollard::Docker;
 use bollard::models::{
-    ContainerCreateBody, HostConfig, Ipam, IpamConfig, Mount, MountType, NetworkCreateRequest, PortBinding, VolumeCreateRequest,
+    ContainerCreateBody, HostConfig, Ipam, IpamConfig, Mount, MountType, NetworkCreateRequest, PortBinding,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters::{RemoveContainerOptions, RemoveVolumeOptions, StartContainerOptions};
 use nexaas_test_system::Result;
@@ -74,7 +75,8 @@ impl Floor {
             }),
             ..Default::default()
         };
-        let options = bollard::query_parameters::CreateContainerOptions { name: Some(NAME.into()), ..Default::default() };
+        let options =
+            bollard::query_parameters::CreateContainerOptions { name: Some(NAME.into()), ..Default::default() };
         self.docker.create_container(Some(options), body).await?;
         self.docker.start_container(NAME, None::<StartContainerOptions>).await?;
         let url = format!("http://127.0.0.1:{port}/api/health");

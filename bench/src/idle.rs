@@ -14,7 +14,9 @@ pub async fn run(seconds: u64) -> Result<()> {
     let tenant: serde_json::Value = serde_json::from_str(&tenant)?;
     let id = tenant["id"].as_str().ok_or("the tenant has no id")?.to_owned();
     let runner = processes()
-        .find(|(_, command)| command.contains("nexaas-runner") && command.contains(&id) && !command.contains("docker-init"))
+        .find(|(_, command)| {
+            command.contains("nexaas-runner") && command.contains(&id) && !command.contains("docker-init")
+        })
         .ok_or("the runner's process was not found")?
         .0;
     let control_plane = installation.server_pid().ok_or("the server does not run")?;

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! Measurements as ratios within one run: ours beside the floor, taken in turn, so that a noisy machine disturbs both alike.
 //! `bench/run.sh NAME` builds and runs them; each prints `name: value` lines on standard output and its progress on
 //! standard error.
@@ -63,4 +60,3 @@ mod tests {
         assert!(percentile(&[], 50.0).is_nan());
     }
 }
->>>>>>> e9c76f6 (Add the one-command deployment, the test script, and measurements beside their floor)

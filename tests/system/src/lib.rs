@@ -70,7 +70,10 @@ pub struct Installation {
 
 impl std::fmt::Debug for Installation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Installation").field("listen", &self.listen).field("backend", &self.backend).finish_non_exhaustive()
+        f.debug_struct("Installation")
+            .field("listen", &self.listen)
+            .field("backend", &self.backend)
+            .finish_non_exhaustive()
     }
 }
 
