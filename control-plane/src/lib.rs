@@ -3,9 +3,14 @@
 //!
 //! Always true: SQL lives in `store`, the container engine in `orchestrator::docker`, wire types in `runner_client`.
 
+pub mod cipher;
+pub mod config;
 pub mod domain;
 pub mod error;
 pub mod http;
 pub mod orchestrator;
 pub mod pki;
+pub mod reconcile;
 pub mod runner_client;
+pub mod service;
+pub mod store;

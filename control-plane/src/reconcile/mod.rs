@@ -1,0 +1,3 @@
+//! From wish to reality: `plan` decides, `execute` does, nothing else writes what was seen.
+
+pub mod progress;
