@@ -21,7 +21,7 @@ kind_of() {
 
 render() {
   local version path sum
-  version=$(sed -n 's/^version: *//p' "$manifest" 2>/dev/null | head -n 1)
+  version=$(sed -n 's/^version: *//p' "$manifest" 2>/dev/null || true)
   echo "# What belongs to the framework. Written by scripts/framework-manifest.sh --write; only the version is edited by hand."
   echo "version: ${version:-\"1.0.0\"}"
   echo "items:"
