@@ -33,8 +33,8 @@ render() {
 
 case "${1:---check}" in
   --write)
-    render > "$manifest.new"
-    mv "$manifest.new" "$manifest"
+    text=$(render)
+    printf '%s\n' "$text" > "$manifest"
     echo "wrote framework/$manifest"
     ;;
   --check)
