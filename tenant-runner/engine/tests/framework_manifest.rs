@@ -37,7 +37,10 @@ fn yaml(path: &Path) -> Value {
 }
 
 fn text<'a>(value: &'a Value, key: &str, path: &Path) -> &'a str {
-    value[key].as_str().filter(|s| !s.is_empty()).unwrap_or_else(|| panic!("{}: '{key}' must be a text", path.display()))
+    value[key]
+        .as_str()
+        .filter(|s| !s.is_empty())
+        .unwrap_or_else(|| panic!("{}: '{key}' must be a text", path.display()))
 }
 
 /// Path → (kind, sha256), as the manifest says.
@@ -49,7 +52,12 @@ fn manifest() -> BTreeMap<String, (String, String)> {
     let items = value["items"].as_array().unwrap();
     let listed: BTreeMap<_, _> = items
         .iter()
-        .map(|i| (text(i, "path", &path).to_owned(), (text(i, "kind", &path).to_owned(), text(i, "sha256", &path).to_owned())))
+        .map(|i| {
+            (
+                text(i, "path", &path).to_owned(),
+                (text(i, "kind", &path).to_owned(), text(i, "sha256", &path).to_owned()),
+            )
+        })
         .collect();
     assert_eq!(listed.len(), items.len(), "a path is listed twice");
     listed
@@ -133,7 +141,10 @@ fn what_a_template_refers_to_exists() {
         let workspace = yaml(&path);
         for perspective in workspace["perspectives"].as_array().unwrap() {
             let pages = perspective["pages"].as_array().unwrap();
-            assert!(pages.iter().any(|p| p["id"] == perspective["default_page"]), "{template}: default_page must be one of the pages");
+            assert!(
+                pages.iter().any(|p| p["id"] == perspective["default_page"]),
+                "{template}: default_page must be one of the pages"
+            );
             for component in pages.iter().flat_map(|p| p["components"].as_array().unwrap()) {
                 let span = component["span"].as_u64().unwrap();
                 assert!((1..=12).contains(&span), "{template}: span {span}");
