@@ -103,7 +103,8 @@
         if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); this.send(); }
       });
       this.bottom();
-      if (this.session && el.dataset.live === "true") this.follow();
+      // After a reload: the running turn's text so far is stored up to `seq`; it comes first, then the rest.
+      if (this.session && el.dataset.live === "true") { const upto = this.seq; this.seq = 0; this.follow(upto); }
     }
     bottom() { this.log.scrollTop = this.log.scrollHeight; }
     say(text) { this.status.textContent = text; }
@@ -123,7 +124,7 @@
     }
     answer() {
       if (!this.live) {
-        this.live = this.bubble("assistant live", this.agent.selectedOptions?.[0]?.textContent || this.agent.value, "");
+        this.live = this.bubble("assistant live", this.agent.selectedOptions?.[0]?.textContent || this.agent.dataset.label || this.agent.value, "");
       }
       return this.live;
     }
@@ -154,12 +155,12 @@
         this.say("");
       }
     }
-    follow() {
+    follow(upto = 0) {
       this.busy = true;
       this.answer();
       this.say("Working on it…");
       this.source?.close();
-      const source = new EventSource("/-/stream/chat/" + encodeURIComponent(this.session) + "?after=" + this.seq);
+      const source = new EventSource("/-/stream/chat/" + encodeURIComponent(this.session) + "?after=" + this.seq + "&upto=" + upto);
       this.source = source;
       const at = (e) => {
         const seq = Number(e.lastEventId);

@@ -7,5 +7,8 @@ pub mod assets;
 pub mod icons;
 pub mod layout;
 pub mod markdown;
+pub mod tenant;
+pub mod widgets;
 
 pub use askama::Template;
+pub use askama::filters::Safe;

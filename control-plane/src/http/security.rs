@@ -38,8 +38,14 @@ pub async fn headers(mut request: Request, next: Next) -> Response {
     let nonce = CspNonce::generate();
     request.extensions_mut().insert(nonce.clone());
     let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&policy(&nonce)) {
+    apply(response.headers_mut(), Some(&nonce));
+    response
+}
+
+/// Fills in what a response leaves out. Without a nonce it is not a page and may load nothing.
+pub fn apply(headers: &mut HeaderMap, nonce: Option<&CspNonce>) {
+    let policy = nonce.map_or_else(|| "default-src 'none'; frame-ancestors 'none'".to_owned(), policy);
+    if let Ok(value) = HeaderValue::from_str(&policy) {
         headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(value);
     }
     fill(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
@@ -53,7 +59,6 @@ pub async fn headers(mut request: Request, next: Next) -> Response {
         "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     );
     fill(headers, header::CACHE_CONTROL, "no-store");
-    response
 }
 
 #[cfg(test)]

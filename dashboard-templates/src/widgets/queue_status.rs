@@ -1,0 +1,20 @@
+//! Counts of the queue and its most recent jobs.
+
+use super::JobRow;
+use askama::Template;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub queued: u64,
+    pub running: u64,
+    pub completed: u64,
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone, Template)]
+#[template(path = "widgets/queue_status.html")]
+pub struct QueueStatus {
+    pub counts: Option<Counts>,
+    /// `None`: no list wanted.
+    pub jobs: Option<Vec<JobRow>>,
+}
