@@ -6,6 +6,7 @@
 pub mod cipher;
 pub mod config;
 pub mod domain;
+pub mod edge;
 pub mod error;
 pub mod http;
 pub mod orchestrator;

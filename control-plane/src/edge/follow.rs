@@ -42,7 +42,8 @@ async fn forever(edge: Arc<Edge>, source: Arc<dyn TenantSource>) {
                 edge.install(RouteTable::build(&edge.config.public.base_domain, tenants));
             }
             failed => {
-                let why = failed.map_or_else(|_| "timed out".to_owned(), |r| r.err().map_or_else(String::new, |e| e.chain()));
+                let why =
+                    failed.map_or_else(|_| "timed out".to_owned(), |r| r.err().map_or_else(String::new, |e| e.chain()));
                 if failures == 0 {
                     tracing::warn!(why, "the tenants could not be read; the last route table stays in force");
                 }
@@ -54,7 +55,10 @@ async fn forever(edge: Arc<Edge>, source: Arc<dyn TenantSource>) {
         match tokio::time::timeout(SWEEP, changes.recv()).await {
             Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
                 // One rebuild answers everything that has happened up to now.
-                while !matches!(changes.try_recv(), Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)) {}
+                while !matches!(
+                    changes.try_recv(),
+                    Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)
+                ) {}
             }
             Ok(Err(RecvError::Closed)) => {
                 tokio::time::sleep(SWEEP).await;

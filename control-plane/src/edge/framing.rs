@@ -30,13 +30,25 @@ pub enum Violation {
 enum State {
     Head,
     Length(u64),
-    ChunkSize { digits: u8, size: u64, extension: u16 },
-    ChunkSizeLf { size: u64 },
+    ChunkSize {
+        digits: u8,
+        size: u64,
+        extension: u16,
+    },
+    ChunkSizeLf {
+        size: u64,
+    },
     ChunkData(u64),
     ChunkEnd,
     ChunkEndLf,
-    Trailers { line: u16, total: u16 },
-    TrailersLf { line: u16, total: u16 },
+    Trailers {
+        line: u16,
+        total: u16,
+    },
+    TrailersLf {
+        line: u16,
+        total: u16,
+    },
     /// An upgrade was asked for and is not answered yet: nothing may follow.
     Undecided,
     /// A tunnel: the bytes are none of our business.
@@ -48,21 +60,30 @@ enum State {
 pub struct Framing {
     state: State,
     head: Vec<u8>,
+    /// How many of the bytes last fed belong to complete requests.
+    complete: usize,
 }
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { state: State::Head, head: Vec::new() }
+        Self { state: State::Head, head: Vec::new(), complete: 0 }
     }
 }
 
 impl Framing {
     /// Takes the next bytes of the connection, or says what is wrong with them.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
+        let total = bytes.len();
+        self.complete = 0;
         while let Some(&byte) = bytes.first() {
+            if self.state == State::Head && self.head.is_empty() {
+                self.complete = total - bytes.len();
+            }
             match self.state {
                 State::Tunnel => return Ok(()),
-                State::Undecided => return Err(Violation::Head("bytes follow an upgrade request that is not answered")),
+                State::Undecided => {
+                    return Err(Violation::Head("bytes follow an upgrade request that is not answered"));
+                }
                 State::Length(left) => {
                     let take = left.min(bytes.len() as u64);
                     bytes = bytes.get(take as usize..).unwrap_or_default();
@@ -239,13 +260,26 @@ pub struct Guarded<T> {
     io: T,
     connection: Connection,
     violated: bool,
+    /// What the server still gets of the head that it must refuse.
+    poison: &'static [u8],
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    /// What is thrown away while closing, and until when.
+    linger: Option<(usize, Pin<Box<Sleep>>)>,
 }
+
+/// No request head may contain this.
+const POISON: &[u8] = b"\0\r\n\r\n";
+
+/// How long and how much a closing connection still listens. Closing with bytes unread resets the connection, and the client
+/// may then lose the very answer that told it why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
 
 impl<T> Guarded<T> {
     pub fn new(io: T, connection: Connection, patience: Duration) -> Self {
-        Self { io, connection, violated: false, patience, stalled: None }
+        Self { io, connection, violated: false, poison: &[], patience, stalled: None, ended: false, linger: None }
     }
 
     fn patiently<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -263,6 +297,12 @@ impl<T> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.poison.is_empty() {
+            let (now, later) = this.poison.split_at(this.poison.len().min(buf.remaining()));
+            buf.put_slice(now);
+            this.poison = later;
+            return Poll::Ready(Ok(()));
+        }
         if this.violated {
             return Poll::Ready(Ok(()));
         }
@@ -275,19 +315,24 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let fed = this.connection.lock().framing.feed(buf.filled().get(before..).unwrap_or_default());
+        this.ended = buf.filled().len() == before;
+        let (fed, complete) = {
+            let mut shared = this.connection.lock();
+            let fed = shared.framing.feed(buf.filled().get(before..).unwrap_or_default());
+            (fed, shared.framing.complete)
+        };
         let Err(violation) = fed else { return Poll::Ready(Ok(())) };
         tracing::debug!(?violation, "a request was refused by its framing");
         metrics::counter!("nexaas_edge_framing_violations_total").increment(1);
         this.violated = true;
         match violation {
             Violation::Head(_) => {
-                // The server has seen at most the part of the head before these bytes. A zero byte makes that part invalid,
-                // so it answers 400 and closes; the end of the stream follows.
-                buf.set_filled(before);
-                if buf.remaining() > 0 {
-                    buf.put_slice(&[0]);
-                }
+                // Complete requests before it are served. Of the bad head the server has seen at most a part; what it gets
+                // instead completes it and makes it invalid, so it answers 400 and closes; the end of the stream follows.
+                buf.set_filled(before + complete);
+                let (now, later) = POISON.split_at(POISON.len().min(buf.remaining()));
+                buf.put_slice(now);
+                this.poison = later;
                 Poll::Ready(Ok(()))
             }
             Violation::Body(why) => {
@@ -298,7 +343,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.patiently(cx, written)
@@ -318,7 +363,26 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        if this.ended {
+            return Poll::Ready(Ok(()));
+        }
+        let (discarded, deadline) = this.linger.get_or_insert_with(|| (0, Box::pin(tokio::time::sleep(LINGER))));
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && *discarded < LINGER_BYTES => {
+                    *discarded += buf.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    ready!(deadline.as_mut().poll(cx));
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
     }
 }
 
@@ -375,7 +439,9 @@ mod tests {
             assert!(matches!(feed(bad), Err(Violation::Head(_))), "{bad:?}");
         }
         let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        for bad in ["5\nhello\r\n", "\r\n", "g\r\n", "5\r\nhelloX", "-1\r\n", "5 \r\n", "ffffffffffffffffff\r\n", "0\r\n\n"] {
+        for bad in
+            ["5\nhello\r\n", "\r\n", "g\r\n", "5\r\nhelloX", "-1\r\n", "5 \r\n", "ffffffffffffffffff\r\n", "0\r\n\n"]
+        {
             assert!(matches!(feed(&format!("{chunked}{bad}")), Err(Violation::Body(_))), "{bad:?}");
         }
     }

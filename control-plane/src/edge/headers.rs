@@ -50,7 +50,13 @@ fn is_reserved(name: &str) -> bool {
         || name.starts_with("x-nexaas-")
         || matches!(
             name,
-            "x-real-ip" | "x-client-ip" | "true-client-ip" | "cf-connecting-ip" | "x-original-url" | "x-rewrite-url" | "via"
+            "x-real-ip"
+                | "x-client-ip"
+                | "true-client-ip"
+                | "cf-connecting-ip"
+                | "x-original-url"
+                | "x-rewrite-url"
+                | "via"
         )
 }
 
@@ -77,7 +83,7 @@ pub fn to_runner(headers: &mut HeaderMap, facts: &Facts<'_>, upgrade: Option<&He
     put("x-forwarded-host", &facts.authority.to_string());
     put("x-forwarded-proto", facts.scheme);
     put("x-forwarded-for", &facts.remote.to_string());
-    put(request_id::HEADER.as_str(), facts.request_id);
+    put("x-request-id", facts.request_id);
     // Announced to us, and the body is passed on as it comes: the client is answered by us already.
     headers.remove(header::EXPECT);
     if let Some(protocol) = upgrade {
@@ -212,9 +218,14 @@ mod tests {
     #[test]
     fn only_a_websocket_is_an_upgrade() {
         let key = ("sec-websocket-key", "x");
-        assert!(websocket_upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), key])).is_some());
+        assert!(
+            websocket_upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), key])).is_some()
+        );
         assert!(websocket_upgrade(&map(&[("connection", "upgrade"), ("upgrade", "h2c"), key])).is_none());
         assert!(websocket_upgrade(&map(&[("upgrade", "websocket"), key])).is_none());
-        assert!(websocket_upgrade(&map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c"), key])).is_none());
+        assert!(
+            websocket_upgrade(&map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c"), key]))
+                .is_none()
+        );
     }
 }

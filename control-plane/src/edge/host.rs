@@ -59,7 +59,8 @@ pub fn of_request(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Au
         return Err(Error::invalid("Host", "must come exactly once"));
     }
     let Some(value) = first else {
-        let rule = if version == Version::HTTP_10 { "is needed here, HTTP/1.0 or not" } else { "must come exactly once" };
+        let rule =
+            if version == Version::HTTP_10 { "is needed here, HTTP/1.0 or not" } else { "must come exactly once" };
         return Err(Error::invalid("Host", rule));
     };
     let host: Authority = value

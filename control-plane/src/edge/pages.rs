@@ -26,8 +26,10 @@ pub struct Message {
 impl Message {
     /// The form follows what the caller accepts: a browser names `text/html`.
     pub fn respond(self, headers: &HeaderMap) -> Response {
-        let wants_html =
-            headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains("text/html"));
+        let wants_html = headers
+            .get(header::ACCEPT)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|accept| accept.contains("text/html"));
         if wants_html { self.page() } else { self.problem() }
     }
 
@@ -64,7 +66,9 @@ impl Message {
         match page.render() {
             Ok(html) => {
                 let mut response = Response::new(Body::from(html));
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
                 finish(response, self.status, self.soon, Some(&nonce))
             }
             Err(error) => Error::internal(error).into_response(),
@@ -93,9 +97,9 @@ pub fn asset(method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response
     let Some(asset) = assets::get(name) else {
         return Some(Error::not_found("This file").into_response());
     };
-    let version = uri.query().and_then(|q| {
-        url::form_urlencoded::parse(q.as_bytes()).find(|(k, _)| k == "v").map(|(_, v)| v.into_owned())
-    });
+    let version = uri
+        .query()
+        .and_then(|q| url::form_urlencoded::parse(q.as_bytes()).find(|(k, _)| k == "v").map(|(_, v)| v.into_owned()));
     let etag = asset.etag();
     let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
     let mut response = if fresh {

@@ -162,7 +162,11 @@ impl Pools {
 
     /// Sends a request over a kept connection, or a new one. A kept connection that turned out closed before anything was
     /// sent is replaced; a request that may have been sent is never sent twice.
-    pub async fn send(&self, tenant: &Tenant, mut request: Request<ClientBody>) -> Result<(Response<Incoming>, Lease), SendError> {
+    pub async fn send(
+        &self,
+        tenant: &Tenant,
+        mut request: Request<ClientBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
         let pool = self.of(tenant.id);
         let permit = pool.requests.clone().try_acquire_owned().map_err(|_| SendError::NotSent(too_busy()))?;
         while let Some(mut sender) = pool.take(tenant.port) {
@@ -208,8 +212,12 @@ impl Pools {
             .await
             .map_err(|e| SendError::NotSent(Error::unavailable("the tenant's runner", e)))?;
         let token = self.token.clone();
+        let driver = connection.with_upgrades();
         self.tasks.spawn(async move {
-            let _ = token.run_until_cancelled(connection.with_upgrades()).await;
+            tokio::select! {
+                _ = driver => {}
+                () = token.cancelled() => {}
+            }
         });
         let response = sender.send_request(request).await.map_err(SendError::Sent)?;
         Ok((response, permit))
@@ -217,5 +225,8 @@ impl Pools {
 }
 
 fn too_busy() -> Error {
-    Error::new(Kind::Unavailable { what: "the tenant's runner" }, "This tenant has too many requests in progress; try again shortly")
+    Error::new(
+        Kind::Unavailable { what: "the tenant's runner" },
+        "This tenant has too many requests in progress; try again shortly",
+    )
 }

@@ -19,7 +19,13 @@ pub fn is_runner_path(path: &str) -> bool {
         .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-pub async fn pass(pools: &Pools, limits: &Limits, tenant: &Tenant, facts: &Facts<'_>, request: Request<Incoming>) -> Response {
+pub async fn pass(
+    pools: &Pools,
+    limits: &Limits,
+    tenant: &Tenant,
+    facts: &Facts<'_>,
+    request: Request<Incoming>,
+) -> Response {
     let upgrade = (*request.method() == Method::GET).then(|| headers::websocket_upgrade(request.headers())).flatten();
     match upgrade {
         Some(protocol) => websocket(pools, limits, tenant, facts, request, &protocol).await,
@@ -35,7 +41,13 @@ fn origin_form(uri: &Uri) -> Uri {
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-async fn exchange(pools: &Pools, limits: &Limits, tenant: &Tenant, facts: &Facts<'_>, request: Request<Incoming>) -> Response {
+async fn exchange(
+    pools: &Pools,
+    limits: &Limits,
+    tenant: &Tenant,
+    facts: &Facts<'_>,
+    request: Request<Incoming>,
+) -> Response {
     if request.body().size_hint().lower() > limits.body {
         return too_large(limits.body);
     }
@@ -71,7 +83,10 @@ async fn exchange(pools: &Pools, limits: &Limits, tenant: &Tenant, facts: &Facts
         Err(SendError::NotSent(error)) => error.into_response(),
         Err(SendError::Sent(error)) => match progress.fault() {
             Fault::TooLarge => too_large(limits.body),
-            Fault::Stalled => closing(Error::new(Kind::Timeout { what: "the request" }, "The request body stalled"), StatusCode::REQUEST_TIMEOUT),
+            Fault::Stalled => closing(
+                Error::new(Kind::Timeout { what: "the request" }, "The request body stalled"),
+                StatusCode::REQUEST_TIMEOUT,
+            ),
             Fault::Broken => closing(Error::invalid("body", "ended before it was complete"), StatusCode::BAD_REQUEST),
             Fault::None => bad_gateway(Error::unavailable("the tenant's runner", error)),
         },
@@ -136,7 +151,10 @@ async fn websocket(
 }
 
 fn too_large(limit: u64) -> Response {
-    closing(Error::invalid("body", format!("must not be larger than {} MiB", limit >> 20)), StatusCode::PAYLOAD_TOO_LARGE)
+    closing(
+        Error::invalid("body", format!("must not be larger than {} MiB", limit >> 20)),
+        StatusCode::PAYLOAD_TOO_LARGE,
+    )
 }
 
 fn bad_gateway(error: Error) -> Response {
@@ -162,7 +180,8 @@ mod tests {
         for path in ["/api", "/api/", "/api/health", "/mcp", "/mcp/x", "/hooks/a"] {
             assert!(is_runner_path(path), "{path}");
         }
-        for path in ["/", "/apix", "//api/health", "/%61pi/health", "/API/health", "/p/api/x", "/-/stream/bus", "/mcpx"] {
+        for path in ["/", "/apix", "//api/health", "/%61pi/health", "/API/health", "/p/api/x", "/-/stream/bus", "/mcpx"]
+        {
             assert!(!is_runner_path(path), "{path}");
         }
     }

@@ -52,7 +52,9 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, token: CancellationTo
         });
     }
     drop(listener);
-    let drained = tokio::time::timeout(edge.config.limits.drain, async { while connections.join_next().await.is_some() {} }).await;
+    let drained =
+        tokio::time::timeout(edge.config.limits.drain, async { while connections.join_next().await.is_some() {} })
+            .await;
     if drained.is_err() {
         tracing::info!(open = connections.len(), "closing connections that are still busy");
         connections.abort_all();

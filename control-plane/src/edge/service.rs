@@ -123,7 +123,10 @@ impl Edge {
                 let message = Message {
                     status: StatusCode::NOT_FOUND,
                     title: "No such workspace",
-                    detail: format!("Nobody lives at {}. Check the address, or ask whoever gave it to you.", authority.host),
+                    detail: format!(
+                        "Nobody lives at {}. Check the address, or ask whoever gave it to you.",
+                        authority.host
+                    ),
                     icon: "search",
                     link: None,
                     soon: false,

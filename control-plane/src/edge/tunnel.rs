@@ -15,7 +15,8 @@ pub fn join(pools: &Pools, client: OnUpgrade, runner: OnUpgrade, permit: OwnedSe
     pools.tasks().spawn(async move {
         let _permit = permit;
         let work = async {
-            let switched = tokio::time::timeout(Duration::from_secs(10), async { tokio::try_join!(client, runner) }).await;
+            let switched =
+                tokio::time::timeout(Duration::from_secs(10), async { tokio::try_join!(client, runner) }).await;
             let Ok(Ok((client, runner))) = switched else {
                 tracing::debug!("a tunnel was agreed on but one side did not switch");
                 return;
