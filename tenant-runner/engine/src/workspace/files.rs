@@ -29,8 +29,8 @@ impl Root {
         Ok(Self { dir: Dir::open_ambient_dir(path, ambient_authority())? })
     }
 
-    pub fn dir(&self) -> &Dir {
-        &self.dir
+    pub fn from_dir(dir: Dir) -> Self {
+        Self { dir }
     }
 
     /// The text of a file, `None` when there is no such file, or the reason why it cannot be used.
