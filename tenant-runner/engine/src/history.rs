@@ -129,7 +129,9 @@ struct Span(Duration);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        span(&text).ok_or_else(|| serde::de::Error::custom(format!("'{text}' is not a length of time such as 90s, 5m, 3h or 14d")))
+        span(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("'{text}' is not a length of time such as 90s, 5m, 3h or 14d"))
+        })
     }
 }
 
@@ -294,14 +296,16 @@ mod tests {
 
     #[test]
     fn a_broken_history_is_named_with_its_line() {
-        let problem = parse("version: 1\njobs:\n  - {ago: 3h, state: succeeded}\n  - {ago: soon, state: succeeded}\n").unwrap_err();
+        let problem = parse("version: 1\njobs:\n  - {ago: 3h, state: succeeded}\n  - {ago: soon, state: succeeded}\n")
+            .unwrap_err();
         assert_eq!(problem.line, 4, "{problem:?}");
         assert!(problem.reason.contains("soon"), "{problem:?}");
     }
 
     #[test]
     fn a_condition_written_as_a_map_becomes_text() {
-        let history = parse("events:\n  - {id: a, condition_expr: {expr: '0 9 * * *', timezone: Europe/Berlin}}\n").unwrap();
+        let history =
+            parse("events:\n  - {id: a, condition_expr: {expr: '0 9 * * *', timezone: Europe/Berlin}}\n").unwrap();
         assert_eq!(history.events()[0]["condition_expr"], r#"{"expr":"0 9 * * *","timezone":"Europe/Berlin"}"#);
     }
 }

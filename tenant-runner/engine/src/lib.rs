@@ -5,12 +5,20 @@
 //! time comes from the clock that was handed in.
 
 pub mod action;
+pub mod agent;
+mod assembly;
 pub mod bus;
+pub mod chat;
 pub mod config;
 pub mod error;
+mod history;
+pub mod model;
 pub mod net;
 pub mod queue;
 pub mod store;
+pub mod usage;
+pub mod users;
+pub mod workspace;
 
 pub use bus::Bus;
 pub use config::{EngineConfig, OpsConfig, Registration, Settings};
@@ -18,6 +26,7 @@ pub use error::{EngineError, Kind};
 pub use store::Store;
 
 use arc_swap::ArcSwapOption;
+use assembly::{Base, Parts};
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::BootId;
 use nexaas_common::task::Supervisor;
@@ -31,6 +40,7 @@ pub struct Engine {
     supervisor: Supervisor,
     store: Store,
     bus: Bus,
+    parts: Parts,
 }
 
 impl Engine {
@@ -44,7 +54,19 @@ impl Engine {
         let settings = Arc::new(ArcSwapOption::empty());
         let store = Store::open(&config.database_path, &clock).await?;
         let bus = Bus::open(store.clone(), clock.clone()).await?;
-        Ok(Arc::new(Self { boot_id, settings, supervisor, store, bus }))
+        let parts = Parts::open(Base {
+            config: &config,
+            settings: settings.clone(),
+            store: store.clone(),
+            bus: bus.clone(),
+            events: Arc::new(workspace::NoEvents),
+            clock,
+            boot: boot_id,
+            supervisor: supervisor.clone(),
+        })
+        .await?;
+        parts.workspace.watch(&supervisor);
+        Ok(Arc::new(Self { boot_id, settings, supervisor, store, bus, parts }))
     }
 
     /// Names this start of the engine; leases belong to it.

@@ -67,20 +67,30 @@ impl Agents {
         self.gateway.run(call, sink, cancel).await
     }
 
-    async fn skill(&self, name: &str, input: &str, agent: Option<&str>, job: Option<String>, cancel: &CancellationToken) -> Result<SkillRun> {
+    async fn skill(
+        &self,
+        name: &str,
+        input: &str,
+        agent: Option<&str>,
+        job: Option<String>,
+        cancel: &CancellationToken,
+    ) -> Result<SkillRun> {
         if input.len() > LONGEST_INPUT {
             return Err(EngineError::invalid("input", format!("must be at most {} KiB", LONGEST_INPUT / 1024)));
         }
         let snapshot = self.workspace.snapshot();
-        let skill = snapshot.skill(name).ok_or_else(|| EngineError::not_found(format_args!("skill '{}'", clip(name))))?;
-        let agent = agent.filter(|a| !a.is_empty()).map(|a| snapshot.agent(a).ok_or_else(|| unknown_agent(a))).transpose()?;
+        let skill =
+            snapshot.skill(name).ok_or_else(|| EngineError::not_found(format_args!("skill '{}'", clip(name))))?;
+        let agent =
+            agent.filter(|a| !a.is_empty()).map(|a| snapshot.agent(a).ok_or_else(|| unknown_agent(a))).transpose()?;
         let references = match agent {
             Some(agent) => self.references(agent, &format!("{}\n{input}", skill.body)).await?,
             None => Vec::new(),
         };
         let origin = Origin { agent: agent.map(|a| a.name.clone()), source: "skill", session_id: None, job_id: job };
         let messages = vec![Message::user(prompt::skill_message(skill, input))];
-        let completion = self.gateway.run(call(&snapshot, agent, &references, messages, origin), unread(), cancel).await?;
+        let completion =
+            self.gateway.run(call(&snapshot, agent, &references, messages, origin), unread(), cancel).await?;
         Ok(SkillRun { skill: skill.name.clone(), result: answer(&completion) })
     }
 
@@ -90,7 +100,11 @@ impl Agents {
         for name in prompt::wanted_references(agent, text) {
             if let Some(content) = self.workspace.reference(agent, &name).await? {
                 if content.len() > left {
-                    tracing::warn!(agent = agent.name, file = name, "a reference file is left out: too much was asked for at once");
+                    tracing::warn!(
+                        agent = agent.name,
+                        file = name,
+                        "a reference file is left out: too much was asked for at once"
+                    );
                     continue;
                 }
                 left -= content.len();
@@ -101,8 +115,15 @@ impl Agents {
     }
 }
 
-fn call(snapshot: &Snapshot, agent: Option<&Agent>, references: &[prompt::Reference], messages: Vec<Message>, origin: Origin) -> Call {
-    let wanted = agent.and_then(|a| a.config["max_tokens"].as_u64()).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+fn call(
+    snapshot: &Snapshot,
+    agent: Option<&Agent>,
+    references: &[prompt::Reference],
+    messages: Vec<Message>,
+    origin: Origin,
+) -> Call {
+    let wanted =
+        agent.and_then(|a| a.config["max_tokens"].as_u64()).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
     Call {
         model: agent.and_then(|a| a.model.clone()).unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
         system: prompt::system(snapshot, agent, references),

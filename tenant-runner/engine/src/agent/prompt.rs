@@ -21,13 +21,18 @@ pub(super) fn system(snapshot: &Snapshot, agent: Option<&Agent>, references: &[R
         if !agent.prompt.trim().is_empty() {
             parts.push(agent.prompt.trim().to_owned());
         }
-        let team: Vec<&Agent> = snapshot.agents.values().filter(|a| a.parent.as_deref() == Some(agent.name.as_str())).collect();
+        let team: Vec<&Agent> =
+            snapshot.agents.values().filter(|a| a.parent.as_deref() == Some(agent.name.as_str())).collect();
         if !team.is_empty() {
             let lines: Vec<String> = team.iter().map(|a| line(&a.name, &a.description)).collect();
             parts.push(format!("## Agents that report to you\n\n{}", lines.join("\n")));
         }
-        let named: Vec<String> =
-            agent.references.iter().filter(|r| references.iter().all(|(n, _)| n != *r)).map(|r| format!("- reference/{r}")).collect();
+        let named: Vec<String> = agent
+            .references
+            .iter()
+            .filter(|r| references.iter().all(|(n, _)| n != *r))
+            .map(|r| format!("- reference/{r}"))
+            .collect();
         if !named.is_empty() {
             parts.push(format!(
                 "## Reference files\n\nNot included here. When you need one, say so by its name; it is included when a message names it.\n\n{}",
@@ -88,7 +93,8 @@ pub(super) fn wanted_references(agent: &Agent, text: &str) -> Vec<String> {
 
 /// A skill and its input, as the message that carries it.
 pub(super) fn skill_message(skill: &Skill, input: &str) -> String {
-    let mut text = format!("Carry out this skill.\n\n<skill name=\"{}\">\n{}\n</skill>", skill.filename, skill.body.trim());
+    let mut text =
+        format!("Carry out this skill.\n\n<skill name=\"{}\">\n{}\n</skill>", skill.filename, skill.body.trim());
     if !input.trim().is_empty() {
         text.push_str(&format!("\n\nInput:\n\n{}", input.trim()));
     }

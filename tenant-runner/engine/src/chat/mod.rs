@@ -144,7 +144,11 @@ impl Chat {
         if !agent.is_empty() {
             inner.agents.check(agent)?;
         }
-        let turn = inner.turns.clone().try_acquire_owned().map_err(|_| EngineError::unavailable("Too many chats are running"))?;
+        let turn = inner
+            .turns
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| EngineError::unavailable("Too many chats are running"))?;
         let (agent, text, boot, now) = (agent.to_owned(), message.to_owned(), inner.boot, to_micros(inner.clock.now()));
         let bus = inner.bus.clone();
         let begun = inner
@@ -217,8 +221,12 @@ impl Chat {
         let inner = &self.0;
         let session_id = begun.session_id.clone();
         let (sink, mut pieces) = mpsc::channel::<String>(PENDING);
-        let origin =
-            Origin { agent: Some(begun.agent.clone()), source: "chat", session_id: Some(session_id.clone()), job_id: None };
+        let origin = Origin {
+            agent: Some(begun.agent.clone()),
+            source: "chat",
+            session_id: Some(session_id.clone()),
+            job_id: None,
+        };
         let running = inner.agents.turn(&begun.agent, begun.history, message, origin, sink, &stopping);
         let storing = async {
             let mut shown = String::new();
@@ -232,7 +240,11 @@ impl Chat {
                 shown.push_str(&text);
                 if let Err(error) = self.append(&session_id, ChatEventKind::Chunk, text).await {
                     // The answer goes on and is stored as a whole at the end.
-                    tracing::error!(error = error.chain(), session = session_id, "a piece of an answer could not be stored");
+                    tracing::error!(
+                        error = error.chain(),
+                        session = session_id,
+                        "a piece of an answer could not be stored"
+                    );
                 }
             }
             shown
@@ -241,7 +253,11 @@ impl Chat {
         let outcome = match outcome {
             Ok(completion) => {
                 let remark = agent::remark(&completion);
-                let told = if remark.is_empty() { Ok(()) } else { self.append(&session_id, ChatEventKind::Chunk, remark.to_owned()).await };
+                let told = if remark.is_empty() {
+                    Ok(())
+                } else {
+                    self.append(&session_id, ChatEventKind::Chunk, remark.to_owned()).await
+                };
                 told.map(|()| agent::answer(&completion))
             }
             Err(error) => {

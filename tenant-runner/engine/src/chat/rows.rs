@@ -28,7 +28,8 @@ pub(super) struct Begun {
     pub history: Vec<Message>,
 }
 
-const SELECT: &str = "SELECT id, agent, title, created_at, updated_at, last_seq, turn_boot IS NOT NULL FROM chat_sessions";
+const SELECT: &str =
+    "SELECT id, agent, title, created_at, updated_at, last_seq, turn_boot IS NOT NULL FROM chat_sessions";
 
 fn session_row(r: &Row<'_>) -> rusqlite::Result<ChatSession> {
     Ok(ChatSession {
@@ -65,7 +66,14 @@ pub(super) fn messages(c: &Connection, id: &str) -> Result<Vec<ChatMessage>> {
 }
 
 /// Takes the session for a turn of this process and stores the user's message.
-pub(super) fn begin(tx: &Connection, session_id: Option<&str>, agent: &str, message: &str, boot: BootId, now: i64) -> Result<Begun> {
+pub(super) fn begin(
+    tx: &Connection,
+    session_id: Option<&str>,
+    agent: &str,
+    message: &str,
+    boot: BootId,
+    now: i64,
+) -> Result<Begun> {
     let begun = match session_id {
         None => {
             let id = Uuid::new_v4().to_string();
@@ -80,13 +88,24 @@ pub(super) fn begin(tx: &Connection, session_id: Option<&str>, agent: &str, mess
         Some(id) => {
             let session = session(tx, id)?;
             if !agent.is_empty() && agent != session.agent {
-                return Err(EngineError::invalid("agent", format!("must be '{}', with whom this session is", session.agent)));
+                return Err(EngineError::invalid(
+                    "agent",
+                    format!("must be '{}', with whom this session is", session.agent),
+                ));
             }
             if session.running {
                 return Err(EngineError::conflict("The session's last message is still being answered"));
             }
-            tx.execute("UPDATE chat_sessions SET turn_boot = ?2, updated_at = ?3 WHERE id = ?1", params![id, boot.to_string(), now])?;
-            Begun { session_id: session.id, agent: session.agent, last_seq: session.last_seq, history: history(tx, id)? }
+            tx.execute(
+                "UPDATE chat_sessions SET turn_boot = ?2, updated_at = ?3 WHERE id = ?1",
+                params![id, boot.to_string(), now],
+            )?;
+            Begun {
+                session_id: session.id,
+                agent: session.agent,
+                last_seq: session.last_seq,
+                history: history(tx, id)?,
+            }
         }
     };
     add_message(tx, &begun.session_id, Role::User, message, now)?;
@@ -94,7 +113,9 @@ pub(super) fn begin(tx: &Connection, session_id: Option<&str>, agent: &str, mess
 }
 
 fn history(c: &Connection, id: &str) -> Result<Vec<Message>> {
-    let mut statement = c.prepare_cached("SELECT role, content FROM chat_messages WHERE session_id = ?1 ORDER BY number DESC LIMIT ?2")?;
+    let mut statement = c.prepare_cached(
+        "SELECT role, content FROM chat_messages WHERE session_id = ?1 ORDER BY number DESC LIMIT ?2",
+    )?;
     let rows = statement.query_map(params![id, MOST_HISTORY], |r| {
         let role = if r.get::<_, String>(0)? == "user" { Role::User } else { Role::Assistant };
         Ok(Message { role, content: r.get(1)? })
@@ -115,10 +136,14 @@ fn add_message(tx: &Connection, id: &str, role: Role, content: &str, now: i64) -
 
 pub(super) fn append(tx: &Connection, id: &str, kind: ChatEventKind, content: &str, now: i64) -> Result<u64> {
     let seq: u64 = tx
-        .prepare_cached("UPDATE chat_sessions SET last_seq = last_seq + 1, updated_at = ?2 WHERE id = ?1 RETURNING last_seq")?
+        .prepare_cached(
+            "UPDATE chat_sessions SET last_seq = last_seq + 1, updated_at = ?2 WHERE id = ?1 RETURNING last_seq",
+        )?
         .query_row(params![id, now], |r| r.get(0))?;
-    tx.prepare_cached("INSERT INTO chat_events (session_id, seq, type, content, created_at) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![id, seq, kind.as_str(), content, now])?;
+    tx.prepare_cached(
+        "INSERT INTO chat_events (session_id, seq, type, content, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![id, seq, kind.as_str(), content, now])?;
     Ok(seq)
 }
 
@@ -133,8 +158,9 @@ pub(super) fn end(tx: &Connection, id: &str, kind: ChatEventKind, content: &str,
 
 /// The next events, and whether more may come.
 pub(super) fn events_after(c: &Connection, id: &str, after: u64) -> Result<(VecDeque<ChatEvent>, bool)> {
-    let mut statement =
-        c.prepare_cached("SELECT seq, type, content FROM chat_events WHERE session_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?;
+    let mut statement = c.prepare_cached(
+        "SELECT seq, type, content FROM chat_events WHERE session_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    )?;
     let rows = statement.query_map(params![id, i64::try_from(after).unwrap_or(i64::MAX), PAGE], |r| {
         let kind = match r.get::<_, String>(1)?.as_str() {
             "chunk" => ChatEventKind::Chunk,

@@ -82,7 +82,12 @@ fn endpoint(base: &Url) -> Url {
 
 impl Client<'_> {
     /// Runs the call; pieces of the answer go to `sink` as they come.
-    pub async fn run(&self, call: &Call, sink: &mpsc::Sender<String>, cancel: &CancellationToken) -> Result<Completion, Failed> {
+    pub async fn run(
+        &self,
+        call: &Call,
+        sink: &mpsc::Sender<String>,
+        cancel: &CancellationToken,
+    ) -> Result<Completion, Failed> {
         let body = body(call);
         let mut attempt = 0;
         loop {
@@ -101,7 +106,12 @@ impl Client<'_> {
             if attempt >= MOST_ATTEMPTS || wait > LONGEST_WAIT {
                 return Err(Failed { error, usage: TokenUsage::default() });
             }
-            tracing::warn!(attempt, wait_ms = wait.as_millis() as u64, error = error.chain(), "the model did not answer; trying again");
+            tracing::warn!(
+                attempt,
+                wait_ms = wait.as_millis() as u64,
+                error = error.chain(),
+                "the model did not answer; trying again"
+            );
             metrics::counter!("nexaas_model_retries_total").increment(1);
             tokio::select! {
                 () = cancel.cancelled() => return Err(Failed { error: cancelled(), usage: TokenUsage::default() }),
@@ -119,10 +129,15 @@ impl Client<'_> {
             .json(body)
             .send();
         let response = match tokio::time::timeout(HEADERS_WITHIN, sending).await {
-            Err(_) => return Attempt::Retry { error: unreachable("The model's server did not answer in time"), after: None },
+            Err(_) => {
+                return Attempt::Retry { error: unreachable("The model's server did not answer in time"), after: None };
+            }
             Ok(Err(error)) if error.is_builder() => {
                 // The only thing that comes from outside here is the key, which must fit into a header.
-                return Attempt::give(EngineError::unavailable("The model call cannot be built; is the API key valid?").with_source(error.without_url()));
+                return Attempt::give(
+                    EngineError::unavailable("The model call cannot be built; is the API key valid?")
+                        .with_source(error.without_url()),
+                );
             }
             Ok(Err(error)) => {
                 let error = unreachable("The model's server cannot be reached").with_source(error.without_url());
@@ -148,7 +163,8 @@ impl Client<'_> {
                 Err(_) => return answer.broke_off(unreachable("The model fell silent")),
                 Ok(None) => return answer.broke_off(unreachable("The model's answer ended early")),
                 Ok(Some(Err(error))) => {
-                    return answer.broke_off(unreachable("The model's answer broke off").with_source(error.to_string()));
+                    return answer
+                        .broke_off(unreachable("The model's answer broke off").with_source(error.to_string()));
                 }
                 Ok(Some(Ok(event))) => event,
             };
@@ -191,7 +207,9 @@ fn should_retry(status: u16, headers: &HeaderMap) -> bool {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    let number = |name: &str| {
+        headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0)
+    };
     let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
     Duration::try_from_secs_f64(seconds).ok()
 }
@@ -211,14 +229,18 @@ async fn limited_text(response: reqwest::Response) -> String {
 
 /// `error.message` of an error answer, else nothing: other bodies come from proxies and help nobody.
 fn api_message(text: &str) -> String {
-    let message = serde_json::from_str::<Value>(text).ok().and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
+    let message =
+        serde_json::from_str::<Value>(text).ok().and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
     message.unwrap_or_default().chars().take(300).collect()
 }
 
 fn refused(status: u16, message: &str) -> EngineError {
     let with = |text: &str| if message.is_empty() { text.to_owned() } else { format!("{text}: {message}") };
     match status {
-        400 | 413 | 422 => EngineError::new(Kind::Invalid { field: "message".to_owned() }, with("The model does not accept this message")),
+        400 | 413 | 422 => EngineError::new(
+            Kind::Invalid { field: "message".to_owned() },
+            with("The model does not accept this message"),
+        ),
         401 | 403 => EngineError::unavailable(with("The model's server refuses the API key")),
         404 => EngineError::new(Kind::Invalid { field: "model".to_owned() }, with("The model does not exist")),
         429 => EngineError::rate_limited(60, with("The model's server limits the rate or the spending")),
@@ -299,7 +321,8 @@ impl Answer {
             }
             "message_stop" => Step::Done,
             "error" => {
-                let text = |name: &str| event.error[name].as_str().unwrap_or("unknown").chars().take(300).collect::<String>();
+                let text =
+                    |name: &str| event.error[name].as_str().unwrap_or("unknown").chars().take(300).collect::<String>();
                 Step::Failed(text("type"), text("message"))
             }
             _ => Step::Nothing,

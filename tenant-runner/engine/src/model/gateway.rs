@@ -59,7 +59,10 @@ impl Gateway {
     ) -> Result<Self> {
         let interrupted = store.write(move |tx| ledger::recover(tx, boot)).await?;
         if interrupted > 0 {
-            tracing::warn!(interrupted, "model calls of an earlier process were left open; their input is counted as sent");
+            tracing::warn!(
+                interrupted,
+                "model calls of an earlier process were left open; their input is counted as sent"
+            );
         }
         let http = tokio::task::spawn_blocking(http_client).await.map_err(EngineError::internal)??;
         let turns = Semaphore::new(MOST_CALLS);
@@ -116,7 +119,8 @@ impl Gateway {
             .map_err(|_| EngineError::unavailable("Too many model calls are running"))?
             .map_err(EngineError::internal)?;
         let budget = layout.layout.monthly_budget_usd;
-        let reservation = ledger::reserve(&inner.store, inner.boot, workspace.clone(), &call, budget, inner.clock.now()).await?;
+        let reservation =
+            ledger::reserve(&inner.store, inner.boot, workspace.clone(), &call, budget, inner.clock.now()).await?;
         let client = anthropic::Client { http: &inner.http, base_url: &inner.base_url, key: &key };
         let started = std::time::Instant::now();
         let outcome = client.run(&call, &sink, cancel).await;
@@ -132,7 +136,8 @@ impl Gateway {
                 Ok(completion)
             }
             Err(failed) => {
-                self.settle(Some(reservation), workspace, &call, &call.model, "anthropic", failed.usage, "failed").await?;
+                self.settle(Some(reservation), workspace, &call, &call.model, "anthropic", failed.usage, "failed")
+                    .await?;
                 Err(failed.error)
             }
         }

@@ -20,7 +20,9 @@ fn pieces(call: &Call) -> Vec<String> {
     let earlier = call.messages.len().saturating_sub(1);
     vec![
         "**Offline: no model was asked.** ".to_owned(),
-        format!("{who} has no model key, so this is not an answer to your message but a look at what would have been sent.\n\n"),
+        format!(
+            "{who} has no model key, so this is not an answer to your message but a look at what would have been sent.\n\n"
+        ),
         format!(
             "- model: `{}`\n- size: about {} tokens ({} of instructions, {earlier} earlier messages)\n",
             call.model,

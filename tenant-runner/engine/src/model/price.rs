@@ -52,7 +52,12 @@ mod tests {
 
     #[test]
     fn a_call_costs_what_the_list_says() {
-        let usage = TokenUsage { input_tokens: 1_000_000, output_tokens: 1_000_000, cache_read_tokens: 1_000_000, cache_creation_tokens: 1_000_000 };
+        let usage = TokenUsage {
+            input_tokens: 1_000_000,
+            output_tokens: 1_000_000,
+            cache_read_tokens: 1_000_000,
+            cache_creation_tokens: 1_000_000,
+        };
         assert_eq!(dollars(cost_nano_usd("claude-sonnet-4-5", &usage).cast_signed()), 3.0 + 15.0 + 0.3 + 3.75);
         assert_eq!(dollars(cost_nano_usd("claude-sonnet-4-5-20250929", &usage).cast_signed()), 22.05);
     }

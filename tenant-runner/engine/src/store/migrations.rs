@@ -29,6 +29,10 @@ const MIGRATIONS: &[Migration] = migrations! {
     2 "002_events";
     3 "003_jobs";
     4 "004_ops";
+    10 "010_workspace";
+    11 "011_users";
+    12 "012_usage";
+    13 "013_chat";
 };
 
 pub(super) fn apply(connection: &mut Connection, now: DateTime<Utc>) -> Result<()> {

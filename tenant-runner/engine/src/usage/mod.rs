@@ -62,11 +62,7 @@ impl Usage {
         let until = filter.until.as_deref().filter(|s| !s.is_empty()).map(|t| moment("until", t, true)).transpose()?;
         let mut conditions = vec!["1"];
         let mut values: Vec<Box<dyn ToSql + Send>> = Vec::new();
-        let texts = [
-            ("workspace = ?", filter.workspace),
-            ("agent = ?", filter.agent),
-            ("source = ?", filter.source),
-        ];
+        let texts = [("workspace = ?", filter.workspace), ("agent = ?", filter.agent), ("source = ?", filter.source)];
         for (condition, value) in texts {
             if let Some(value) = value.filter(|v| !v.is_empty()) {
                 conditions.push(condition);
@@ -91,12 +87,13 @@ fn moment(field: &str, text: &str, end: bool) -> Result<DateTime<Utc>> {
     }
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
     let date = if end { date.and_then(|d| d.succ_opt()) } else { date };
-    date.and_then(|d| d.and_hms_opt(0, 0, 0))
-        .map(|t| t.and_utc())
-        .ok_or_else(|| EngineError::invalid(field, "must be a time such as 2026-05-01T09:00:00Z or a date such as 2026-05-01"))
+    date.and_then(|d| d.and_hms_opt(0, 0, 0)).map(|t| t.and_utc()).ok_or_else(|| {
+        EngineError::invalid(field, "must be a time such as 2026-05-01T09:00:00Z or a date such as 2026-05-01")
+    })
 }
 
-const SUMS: &str = "count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(cost_nano_usd), 0)";
+const SUMS: &str =
+    "count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(cost_nano_usd), 0)";
 
 fn report(c: &Connection, wherever: &str, values: &[Box<dyn ToSql + Send>]) -> Result<UsageReport> {
     let bound = || rusqlite::params_from_iter(values.iter().map(|v| v.as_ref() as &dyn ToSql));
@@ -115,7 +112,8 @@ fn report(c: &Connection, wherever: &str, values: &[Box<dyn ToSql + Send>]) -> R
         })
     })?;
     let buckets = |key: &str, order: &str| -> Result<Vec<UsageBucket>> {
-        let sql = format!("SELECT {SUMS}, {key} AS k FROM usage WHERE {wherever} GROUP BY k ORDER BY {order} LIMIT 1000");
+        let sql =
+            format!("SELECT {SUMS}, {key} AS k FROM usage WHERE {wherever} GROUP BY k ORDER BY {order} LIMIT 1000");
         let mut statement = c.prepare(&sql)?;
         let rows = statement.query_map(bound(), bucket)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -138,7 +136,13 @@ fn report(c: &Connection, wherever: &str, values: &[Box<dyn ToSql + Send>]) -> R
 }
 
 fn bucket(r: &Row<'_>) -> rusqlite::Result<UsageBucket> {
-    Ok(UsageBucket { calls: r.get(0)?, input_tokens: r.get(1)?, output_tokens: r.get(2)?, cost_usd: dollars(r.get(3)?), key: r.get(4)? })
+    Ok(UsageBucket {
+        calls: r.get(0)?,
+        input_tokens: r.get(1)?,
+        output_tokens: r.get(2)?,
+        cost_usd: dollars(r.get(3)?),
+        key: r.get(4)?,
+    })
 }
 
 #[cfg(test)]

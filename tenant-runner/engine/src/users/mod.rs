@@ -133,7 +133,10 @@ impl Users {
         check_password(&new.password)?;
         let company_name = new.company_name.as_deref().map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned);
         if company_name.as_ref().is_some_and(|n| n.chars().count() > 200 || n.chars().any(char::is_control)) {
-            return Err(EngineError::invalid("company_name", "must be at most 200 characters, without control characters"));
+            return Err(EngineError::invalid(
+                "company_name",
+                "must be at most 200 characters, without control characters",
+            ));
         }
         let has_company = self.status().await?.has_company;
         self.may_register(has_company)?;
@@ -151,9 +154,14 @@ impl Users {
                     Some(_) if policy != Registration::Open => return Err(refused(policy)),
                     Some((id, name)) => (id, name, "member"),
                     None => {
-                        let name = company_name.ok_or_else(|| EngineError::invalid("company_name", "is required for the first registration"))?;
+                        let name = company_name.ok_or_else(|| {
+                            EngineError::invalid("company_name", "is required for the first registration")
+                        })?;
                         let id = Uuid::now_v7().to_string();
-                        tx.execute("INSERT INTO company (only, id, name, created_at) VALUES (1, ?1, ?2, ?3)", params![id, name, to_micros(now)])?;
+                        tx.execute(
+                            "INSERT INTO company (only, id, name, created_at) VALUES (1, ?1, ?2, ?3)",
+                            params![id, name, to_micros(now)],
+                        )?;
                         (id, name, "admin")
                     }
                 };
@@ -161,7 +169,8 @@ impl Users {
                 if count >= MOST_USERS {
                     return Err(EngineError::forbidden(format!("This workspace has its {MOST_USERS} users already")));
                 }
-                let user = User { id: Uuid::now_v7().to_string(), username, role: role.to_owned(), company_id, company };
+                let user =
+                    User { id: Uuid::now_v7().to_string(), username, role: role.to_owned(), company_id, company };
                 let made = tx.execute(
                     "INSERT INTO users (id, username, username_key, role, password, created_at, last_login_at)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT (username_key) DO NOTHING",
@@ -170,7 +179,10 @@ impl Users {
                 if made == 0 {
                     return Err(EngineError::conflict("The username is taken"));
                 }
-                bus.publish(tx, &Fact::new("user.registered", "users", json!({"username": user.username, "role": user.role})))?;
+                bus.publish(
+                    tx,
+                    &Fact::new("user.registered", "users", json!({"username": user.username, "role": user.role})),
+                )?;
                 Ok(user)
             })
             .await?;
@@ -190,7 +202,11 @@ impl Users {
         let key = username.trim().to_lowercase();
         self.0.limits.login(&key, remote_address, now)?;
         let wanted = key.clone();
-        let found = if key.chars().count() <= LONGEST_NAME { self.0.store.read(move |c| by_key(c, &wanted)).await? } else { None };
+        let found = if key.chars().count() <= LONGEST_NAME {
+            self.0.store.read(move |c| by_key(c, &wanted)).await?
+        } else {
+            None
+        };
         let (phc, row) = match found {
             Some(row) => (Some(row.password.clone()), Some(row)),
             None => (None, None),
@@ -204,7 +220,9 @@ impl Users {
         let id = row.user.id.clone();
         self.0
             .store
-            .write(move |tx| Ok(tx.execute("UPDATE users SET last_login_at = ?2 WHERE id = ?1", params![id, to_micros(now)])?))
+            .write(move |tx| {
+                Ok(tx.execute("UPDATE users SET last_login_at = ?2 WHERE id = ?1", params![id, to_micros(now)])?)
+            })
             .await?;
         self.session(row.user, row.token_version)
     }
@@ -237,7 +255,9 @@ impl Users {
 
 fn refused(policy: Registration) -> EngineError {
     EngineError::forbidden(match policy {
-        Registration::Invite => "Registration needs an invitation, and this version cannot send any yet; ask the operator to open registration",
+        Registration::Invite => {
+            "Registration needs an invitation, and this version cannot send any yet; ask the operator to open registration"
+        }
         _ => "Registration is closed",
     })
 }
@@ -273,7 +293,8 @@ fn by_id(c: &Connection, id: &str) -> Result<Option<Row>> {
 
 fn checked_name(name: &str) -> Result<String> {
     let name = name.trim();
-    let good = (2..=LONGEST_NAME).contains(&name.chars().count()) && name.chars().all(|c| c.is_alphanumeric() || "._-@+".contains(c));
+    let good = (2..=LONGEST_NAME).contains(&name.chars().count())
+        && name.chars().all(|c| c.is_alphanumeric() || "._-@+".contains(c));
     if good {
         return Ok(name.to_owned());
     }

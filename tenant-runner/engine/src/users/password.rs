@@ -22,7 +22,8 @@ fn argon2() -> Result<Argon2<'static>> {
 }
 
 fn hash(password: &str) -> Result<String> {
-    let hash: PasswordHash = argon2()?.hash_password(password.as_bytes()).map_err(|e| EngineError::internal(e.to_string()))?;
+    let hash: PasswordHash =
+        argon2()?.hash_password(password.as_bytes()).map_err(|e| EngineError::internal(e.to_string()))?;
     Ok(hash.to_string())
 }
 
@@ -35,7 +36,8 @@ pub(super) struct Hasher {
 
 impl Hasher {
     pub async fn new() -> Result<Self> {
-        let dummy = tokio::task::spawn_blocking(|| hash("nobody's password")).await.map_err(EngineError::internal)??;
+        let dummy =
+            tokio::task::spawn_blocking(|| hash("nobody's password")).await.map_err(EngineError::internal)??;
         Ok(Self { turns: Arc::new(Semaphore::new(AT_ONCE)), dummy })
     }
 

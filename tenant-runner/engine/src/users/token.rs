@@ -46,9 +46,15 @@ impl Tokens {
 
     pub fn issue(&self, user: &str, version: i64, now: DateTime<Utc>) -> Result<(String, DateTime<Utc>)> {
         let expires = now + Duration::hours(VALID_HOURS);
-        let claims =
-            Claims { sub: user.to_owned(), aud: self.audience.clone(), iat: now.timestamp(), exp: expires.timestamp(), ver: version };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(EngineError::internal)?;
+        let claims = Claims {
+            sub: user.to_owned(),
+            aud: self.audience.clone(),
+            iat: now.timestamp(),
+            exp: expires.timestamp(),
+            ver: version,
+        };
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+            .map_err(EngineError::internal)?;
         Ok((token, expires))
     }
 
@@ -56,7 +62,8 @@ impl Tokens {
         if token.len() > LONGEST {
             return Err(refused());
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| refused())?.claims;
+        let claims =
+            jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).map_err(|_| refused())?.claims;
         if claims.exp <= now.timestamp() {
             return Err(EngineError::unauthenticated("The session has expired; log in again"));
         }
@@ -118,7 +125,8 @@ mod tests {
         for missing in ["aud", "exp", "ver", "sub"] {
             let mut claims = json!({"sub": "u1", "aud": "tenant-a", "iat": 0, "exp": 1_900_000_000, "ver": 1});
             claims.as_object_mut().unwrap().remove(missing);
-            let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(KEY)).unwrap();
+            let token =
+                jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(KEY)).unwrap();
             tokens().verify(&token, now()).unwrap_err();
         }
     }
@@ -129,7 +137,8 @@ mod tests {
         tokens().verify(&token, now()).unwrap_err();
         let (token, _) = tokens().issue("u1", 1, now()).unwrap();
         let mut parts: Vec<&str> = token.split('.').collect();
-        let forged = URL_SAFE_NO_PAD.encode(json!({"sub":"u2","aud":"tenant-a","iat":0,"exp":1_900_000_000,"ver":1}).to_string());
+        let forged = URL_SAFE_NO_PAD
+            .encode(json!({"sub":"u2","aud":"tenant-a","iat":0,"exp":1_900_000_000,"ver":1}).to_string());
         parts[1] = &forged;
         tokens().verify(&parts.join("."), now()).unwrap_err();
         for garbage in ["", ".", "..", "a.b.c", &"x".repeat(10_000)] {

@@ -89,14 +89,19 @@ struct File {
 
 /// A name, or a map that has one.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be an agent's name, or a map with a name")]
 enum SubAgent {
     Name(String),
     Map { name: String },
 }
 
 /// Reads every agent of one root. For a folder whose files are broken, `last_good` is asked by folder.
-pub fn load(root: &Root, source: Source, last_good: &BTreeMap<String, Agent>, problems: &mut Vec<Problem>) -> Vec<Agent> {
+pub fn load(
+    root: &Root,
+    source: Source,
+    last_good: &BTreeMap<String, Agent>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Agent> {
     let mut agents = Vec::new();
     walk(root, "agents", 0, source, last_good, &mut agents, problems);
     agents
@@ -120,7 +125,8 @@ fn walk(
             Ok(Some(agent)) => {
                 let file = format!("{dir}/config.yaml");
                 if agents.iter().any(|a| a.name == agent.name) {
-                    let reason = format!("agent '{}' is already defined in another folder; this one is ignored", agent.name);
+                    let reason =
+                        format!("agent '{}' is already defined in another folder; this one is ignored", agent.name);
                     problems.push(Problem::error(file, 0, reason));
                 } else {
                     agents.push(agent);
@@ -138,7 +144,13 @@ fn walk(
     }
 }
 
-fn one(root: &Root, dir: &str, folder: &str, source: Source, problems: &mut Vec<Problem>) -> Result<Option<Agent>, Problem> {
+fn one(
+    root: &Root,
+    dir: &str,
+    folder: &str,
+    source: Source,
+    problems: &mut Vec<Problem>,
+) -> Result<Option<Agent>, Problem> {
     let file = format!("{dir}/config.yaml");
     let Some(text) = root.text(&file)? else { return Ok(None) };
     let document = yaml::parse::<File>(&file, &text)?;
@@ -162,7 +174,13 @@ fn one(root: &Root, dir: &str, folder: &str, source: Source, problems: &mut Vec<
         description: typed.description,
         capabilities: typed.capabilities,
         model: Some(typed.model).filter(|m| !m.is_empty()),
-        sub_agents: typed.sub_agents.into_iter().map(|s| match s { SubAgent::Name(name) | SubAgent::Map { name } => name }).collect(),
+        sub_agents: typed
+            .sub_agents
+            .into_iter()
+            .map(|s| match s {
+                SubAgent::Name(name) | SubAgent::Map { name } => name,
+            })
+            .collect(),
         references,
         parent_line,
     }))
@@ -170,7 +188,10 @@ fn one(root: &Root, dir: &str, folder: &str, source: Source, problems: &mut Vec<
 
 /// Arranges agents under their parents. A parent is what `parent` names, else whoever lists the agent in `sub_agents`.
 /// Whoever's parents form a circle, or name nobody, is a root, with a problem.
-pub fn tree(agents: &BTreeMap<String, Agent>, problems: &mut Vec<Problem>) -> (BTreeMap<String, Agent>, Vec<AgentNode>) {
+pub fn tree(
+    agents: &BTreeMap<String, Agent>,
+    problems: &mut Vec<Problem>,
+) -> (BTreeMap<String, Agent>, Vec<AgentNode>) {
     let mut agents = agents.clone();
     let listed: Vec<(String, String)> =
         agents.values().flat_map(|a| a.sub_agents.iter().map(|s| (s.clone(), a.name.clone()))).collect();
@@ -193,7 +214,11 @@ pub fn tree(agents: &BTreeMap<String, Agent>, problems: &mut Vec<Problem>) -> (B
             problems.push(Problem::warning(file, agent.parent_line, format!("parent '{parent}' does not exist")));
             cut.insert(agent.name.clone());
         } else if on_a_circle(&agents, &agent.name) {
-            problems.push(Problem::error(file, agent.parent_line, format!("agent '{}' is its own ancestor through '{parent}'", agent.name)));
+            problems.push(Problem::error(
+                file,
+                agent.parent_line,
+                format!("agent '{}' is its own ancestor through '{parent}'", agent.name),
+            ));
             cut.insert(agent.name.clone());
         }
     }
@@ -221,7 +246,8 @@ fn on_a_circle(agents: &BTreeMap<String, Agent>, name: &str) -> bool {
 
 // The recursion is bounded: circles were cut, and a chain is at most as long as the number of agents, which files cap.
 fn node(agents: &BTreeMap<String, Agent>, agent: &Agent) -> AgentNode {
-    let children = agents.values().filter(|a| a.parent.as_deref() == Some(agent.name.as_str())).map(|a| node(agents, a)).collect();
+    let children =
+        agents.values().filter(|a| a.parent.as_deref() == Some(agent.name.as_str())).map(|a| node(agents, a)).collect();
     AgentNode { agent: agent.clone(), children }
 }
 
@@ -254,7 +280,8 @@ mod tests {
 
     #[test]
     fn children_come_from_either_end() {
-        let all = [agent("lead", None, &["writer"]), agent("writer", None, &[]), agent("editor", Some("lead"), &[])].into();
+        let all =
+            [agent("lead", None, &["writer"]), agent("writer", None, &[]), agent("editor", Some("lead"), &[])].into();
         let mut problems = vec![];
         let (_, roots) = tree(&all, &mut problems);
         assert!(problems.is_empty());
@@ -264,7 +291,13 @@ mod tests {
 
     #[test]
     fn a_circle_of_parents_is_a_problem_and_nobody_is_lost() {
-        let all = [agent("a", Some("b"), &[]), agent("b", Some("a"), &[]), agent("c", Some("a"), &[]), agent("s", Some("s"), &[])].into();
+        let all = [
+            agent("a", Some("b"), &[]),
+            agent("b", Some("a"), &[]),
+            agent("c", Some("a"), &[]),
+            agent("s", Some("s"), &[]),
+        ]
+        .into();
         let mut problems = vec![];
         let (_, roots) = tree(&all, &mut problems);
         assert_eq!(count(&roots), 4);

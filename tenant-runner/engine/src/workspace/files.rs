@@ -79,7 +79,11 @@ impl Root {
         let mut entries = Vec::new();
         for entry in reading.flatten() {
             if entries.len() == MOST_ENTRIES {
-                problems.push(Problem::warning(path, 0, format!("has more than {MOST_ENTRIES} entries; the rest is ignored")));
+                problems.push(Problem::warning(
+                    path,
+                    0,
+                    format!("has more than {MOST_ENTRIES} entries; the rest is ignored"),
+                ));
                 break;
             }
             let Ok(name) = entry.file_name().into_string() else {

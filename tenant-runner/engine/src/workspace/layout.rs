@@ -125,20 +125,26 @@ pub fn parse(file: &str, text: &str, problems: &mut Vec<Problem>) -> Result<Layo
         let line = line_of(&perspective.id);
         let id = perspective.id.value;
         if perspectives.iter().any(|p| p.id == id) {
-            problems.push(Problem::warning(file, line, format!("perspective '{id}' appears twice; the second is ignored")));
+            problems.push(Problem::warning(
+                file,
+                line,
+                format!("perspective '{id}' appears twice; the second is ignored"),
+            ));
             continue;
         }
         let mut pages: Vec<Page> = Vec::new();
         for page in perspective.pages {
             if pages.iter().any(|p| p.id == page.id.value) {
-                let reason = format!("page '{}' appears twice in perspective '{id}'; the second is ignored", page.id.value);
+                let reason =
+                    format!("page '{}' appears twice in perspective '{id}'; the second is ignored", page.id.value);
                 problems.push(Problem::warning(file, line_of(&page.id), reason));
                 continue;
             }
             pages.push(checked_page(file, page, problems));
         }
         if !perspective.default_page.is_empty() && pages.iter().all(|p| p.id != perspective.default_page) {
-            let reason = format!("default_page '{}' of perspective '{id}' is none of its pages", perspective.default_page);
+            let reason =
+                format!("default_page '{}' of perspective '{id}' is none of its pages", perspective.default_page);
             problems.push(Problem::warning(file, line, reason));
         }
         perspectives.push(Perspective {
@@ -153,7 +159,11 @@ pub fn parse(file: &str, text: &str, problems: &mut Vec<Problem>) -> Result<Layo
         if budget.value.is_finite() && budget.value >= 0.0 {
             return Some(budget.value);
         }
-        problems.push(Problem::warning(file, line_of(&budget), "budget.monthly_usd must be 0 or more; no budget is in force"));
+        problems.push(Problem::warning(
+            file,
+            line_of(&budget),
+            "budget.monthly_usd must be 0 or more; no budget is in force",
+        ));
         None
     });
     Ok(Layout {
@@ -233,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_component_without_a_type_is_an_error_with_its_line() {
-        let text = "perspectives:\n  - id: ops\n    pages:\n      - id: home\n        components:\n          - title: x\n";
+        let text =
+            "perspectives:\n  - id: ops\n    pages:\n      - id: home\n        components:\n          - title: x\n";
         let problem = parse("workspace.yaml", text, &mut Vec::new()).unwrap_err();
         assert!(problem.line >= 6 && problem.reason.contains("type"), "{problem:?}");
     }

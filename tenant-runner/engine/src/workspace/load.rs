@@ -100,7 +100,11 @@ pub fn layer(root: &Root, source: Source, zone: chrono_tz::Tz, last: &Layer, pro
     let registries_before = last.registries.iter().map(|r| (r.path.clone(), r.clone())).collect();
     let catalog_before = last.catalog.iter().map(|c| (c.path.clone(), c.clone())).collect();
 
-    let layout = kept(read(root, LAYOUT_FILE, problems, |text, found| layout::parse(LAYOUT_FILE, text, found)), || last.layout.clone(), problems);
+    let layout = kept(
+        read(root, LAYOUT_FILE, problems, |text, found| layout::parse(LAYOUT_FILE, text, found)),
+        || last.layout.clone(),
+        problems,
+    );
     let claude_md = kept(root.text(CONTEXT_FILE), || Some(last.claude_md.clone()), problems).unwrap_or_default();
     let mcp_config = kept(mcp::load_config(root), || last.mcp_config.clone(), problems);
     let followups = kept(
@@ -132,7 +136,11 @@ fn read<T>(
 }
 
 /// The new value, or the last good one with a problem.
-fn kept<T>(read: Result<Option<T>, Problem>, last: impl FnOnce() -> Option<T>, problems: &mut Vec<Problem>) -> Option<T> {
+fn kept<T>(
+    read: Result<Option<T>, Problem>,
+    last: impl FnOnce() -> Option<T>,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
     read.unwrap_or_else(|problem| {
         problems.push(problem);
         last()
@@ -145,11 +153,14 @@ pub fn merge(framework: Layer, workspace: Layer, mut problems: Vec<Problem>, bef
     agents.extend(workspace.agents.iter().map(|a| (a.name.clone(), a.clone())));
     let (agents, tree) = agents::tree(&agents, &mut problems);
 
-    let mut skills: BTreeMap<String, Skill> = framework.skills.iter().map(|s| (s.filename.clone(), s.clone())).collect();
+    let mut skills: BTreeMap<String, Skill> =
+        framework.skills.iter().map(|s| (s.filename.clone(), s.clone())).collect();
     skills.extend(workspace.skills.iter().map(|s| (s.filename.clone(), s.clone())));
-    let mut registries: BTreeMap<String, Registry> = framework.registries.iter().map(|r| (r.name.clone(), r.clone())).collect();
+    let mut registries: BTreeMap<String, Registry> =
+        framework.registries.iter().map(|r| (r.name.clone(), r.clone())).collect();
     registries.extend(workspace.registries.iter().map(|r| (r.name.clone(), r.clone())));
-    let mut catalog: BTreeMap<String, CatalogEntry> = framework.catalog.iter().map(|c| (c.name.clone(), c.clone())).collect();
+    let mut catalog: BTreeMap<String, CatalogEntry> =
+        framework.catalog.iter().map(|c| (c.name.clone(), c.clone())).collect();
     catalog.extend(workspace.catalog.iter().map(|c| (c.name.clone(), c.clone())));
 
     problems.sort();

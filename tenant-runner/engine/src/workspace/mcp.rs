@@ -41,7 +41,11 @@ struct EntryFile {
 }
 
 /// Reads `mcp-servers/*.yaml` of one root; for a broken file, `last_good` is asked by path.
-pub fn load_catalog(root: &Root, last_good: &BTreeMap<String, CatalogEntry>, problems: &mut Vec<Problem>) -> Vec<CatalogEntry> {
+pub fn load_catalog(
+    root: &Root,
+    last_good: &BTreeMap<String, CatalogEntry>,
+    problems: &mut Vec<Problem>,
+) -> Vec<CatalogEntry> {
     let mut entries = Vec::new();
     for entry in root.list("mcp-servers", problems).into_iter().filter(|e| !e.is_dir) {
         let Some(stem) = stem(&entry.name, &[".yaml", ".yml"]) else { continue };
@@ -162,7 +166,9 @@ fn redact_args(value: &mut Value) {
         };
         let redacted = if std::mem::take(&mut hide_next) && !text.starts_with('-') {
             (!only_references(text)).then(|| REDACTED.to_owned())
-        } else if let Some((name, rest)) = text.split_once(['=', ':']).filter(|(n, r)| looks_secret(n) && !r.starts_with("//")) {
+        } else if let Some((name, rest)) =
+            text.split_once(['=', ':']).filter(|(n, r)| looks_secret(n) && !r.starts_with("//"))
+        {
             let separator = &text[name.len()..=name.len()];
             (!only_references(rest)).then(|| format!("{name}{separator}{REDACTED}"))
         } else {

@@ -57,7 +57,7 @@ struct Check {
 
 /// People write ids as texts and as numbers.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a text or a whole number")]
 enum Name {
     Number(i64),
     Text(String),
@@ -73,7 +73,7 @@ impl Name {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a text, or a map with a prompt")]
 enum Action {
     Text(String),
     Prompt { prompt: String },
@@ -94,7 +94,10 @@ pub fn followups(text: &str, zone: chrono_tz::Tz, problems: &mut Vec<Problem>) -
     for entry in file.followups {
         let Some(id) = checked_id(FOLLOWUPS, "followup", &entry.id, &events, problems) else { continue };
         let Some(due) = moment(&entry.due.value, zone) else {
-            let reason = format!("due '{}' must be a time such as 2026-05-01T09:00:00Z, 2026-05-01 09:00 or 2026-05-01", entry.due.value);
+            let reason = format!(
+                "due '{}' must be a time such as 2026-05-01T09:00:00Z, 2026-05-01 09:00 or 2026-05-01",
+                entry.due.value
+            );
             problems.push(Problem::error(FOLLOWUPS, line_of(&entry.due), reason));
             continue;
         };
@@ -135,9 +138,16 @@ pub fn checks(text: &str, problems: &mut Vec<Problem>) -> Result<Vec<MemoryEvent
     Ok(events)
 }
 
-fn checked_id(file: &str, kind: &str, id: &Spanned<Name>, known: &[MemoryEvent], problems: &mut Vec<Problem>) -> Option<String> {
+fn checked_id(
+    file: &str,
+    kind: &str,
+    id: &Spanned<Name>,
+    known: &[MemoryEvent],
+    problems: &mut Vec<Problem>,
+) -> Option<String> {
     let text = id.value.text();
-    let good = !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let good =
+        !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if !good {
         let reason = format!("id '{text}' must be 1 to 100 letters, digits, '-', '_' or '.'");
         problems.push(Problem::error(file, line_of(id), reason));
@@ -162,7 +172,8 @@ fn moment(text: &str, zone: chrono_tz::Tz) -> Option<DateTime<Utc>> {
         .find_map(|f| NaiveDateTime::parse_from_str(text, f).ok())
         .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0))?;
     let found = zone.from_local_datetime(&local).earliest();
-    let found = found.or_else(|| zone.from_local_datetime(&local.checked_add_signed(chrono::Duration::hours(1))?).earliest());
+    let found =
+        found.or_else(|| zone.from_local_datetime(&local.checked_add_signed(chrono::Duration::hours(1))?).earliest());
     found.map(|t| t.with_timezone(&Utc))
 }
 
@@ -196,7 +207,10 @@ mod tests {
         let text = "checks:\n  - {id: a, agent: x, action: look}\n  - {id: b, agent: x, interval: 60, action: look}\n  - {id: c, agent: x, interval: 0, action: look}\n";
         let mut problems = vec![];
         let events = checks(text, &mut problems).unwrap();
-        assert_eq!(events.iter().map(|e| e.json["condition_expr"].as_str().unwrap()).collect::<Vec<_>>(), ["3600", "60"]);
+        assert_eq!(
+            events.iter().map(|e| e.json["condition_expr"].as_str().unwrap()).collect::<Vec<_>>(),
+            ["3600", "60"]
+        );
         assert_eq!(problems[0].line, 4);
     }
 

@@ -24,7 +24,7 @@ pub use mcp::CatalogEntry;
 pub use problem::{Problem, Severity};
 pub use registries::{Field, Registry};
 pub use skills::Skill;
-pub use sync::EventSink;
+pub use sync::{EventSink, NoEvents};
 
 pub(crate) use yaml::{or_default, parse as parse_yaml};
 
@@ -94,7 +94,8 @@ impl Workspace {
             templates: config.templates_root.clone(),
         };
         let root = roots.workspace.clone();
-        let made = tokio::task::spawn_blocking(move || std::fs::create_dir_all(root)).await.map_err(EngineError::internal)?;
+        let made =
+            tokio::task::spawn_blocking(move || std::fs::create_dir_all(root)).await.map_err(EngineError::internal)?;
         if let Err(error) = made {
             tracing::error!(%error, path = %roots.workspace.display(), "the workspace's folder cannot be made");
         }
@@ -144,7 +145,8 @@ impl Workspace {
         let snapshot = self.snapshot();
         let pages: Vec<&Page> = snapshot.layout.perspectives.iter().flat_map(|p| &p.pages).collect();
         let components: Vec<&Component> = pages.iter().flat_map(|p| &p.components).collect();
-        let registries: Vec<_> = snapshot.registries.values().map(|r| json!({"name": r.name, "path": r.path})).collect();
+        let registries: Vec<_> =
+            snapshot.registries.values().map(|r| json!({"name": r.name, "path": r.path})).collect();
         json!({
             "root": self.root().display().to_string(),
             "config": snapshot.layout.raw,
@@ -168,7 +170,8 @@ impl Workspace {
         let (Some(root), true) = (root, agent.references.iter().any(|r| r == name)) else { return Ok(None) };
         let path = format!("{}/reference/{name}", agent.dir);
         tokio::task::spawn_blocking(move || {
-            let root = files::Root::open(&root).map_err(|e| EngineError::unavailable("The workspace cannot be read").with_source(e))?;
+            let root = files::Root::open(&root)
+                .map_err(|e| EngineError::unavailable("The workspace cannot be read").with_source(e))?;
             root.text(&path).map_err(|problem| EngineError::unavailable(problem.to_string()))
         })
         .await
@@ -184,9 +187,10 @@ impl Workspace {
         let before = self.snapshot();
         let (roots, zone, last) = (self.0.roots.clone(), self.zone(), before.clone());
         let started = std::time::Instant::now();
-        let next = tokio::task::spawn_blocking(move || load::load(roots.framework.as_deref(), &roots.workspace, zone, &last))
-            .await
-            .map_err(EngineError::internal)?;
+        let next =
+            tokio::task::spawn_blocking(move || load::load(roots.framework.as_deref(), &roots.workspace, zone, &last))
+                .await
+                .map_err(EngineError::internal)?;
         metrics::histogram!("nexaas_workspace_load_seconds").record(started.elapsed().as_secs_f64());
         let next = Arc::new(next);
         if next.revision != before.revision {
@@ -230,7 +234,8 @@ impl Workspace {
         self.0
             .store
             .read(|c| {
-                let found = c.query_row("SELECT template, state FROM workspace_init", [], |r| Ok((r.get(0)?, r.get(1)?)));
+                let found =
+                    c.query_row("SELECT template, state FROM workspace_init", [], |r| Ok((r.get(0)?, r.get(1)?)));
                 Ok(found.optional()?)
             })
             .await
@@ -268,7 +273,9 @@ impl Workspace {
                 return Ok(Initialized { created: false, detail });
             }
             Some((started, _)) if started != template => {
-                return Err(EngineError::conflict(format!("The workspace is being made from the template '{started}'")));
+                return Err(EngineError::conflict(format!(
+                    "The workspace is being made from the template '{started}'"
+                )));
             }
             // An attempt that was cut short: every file it wrote is ours, so it can be done again.
             Some(_) => {}

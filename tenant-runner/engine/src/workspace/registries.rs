@@ -57,7 +57,12 @@ struct FieldFile {
 }
 
 /// Reads every registry of one root; for a broken file, `last_good` is asked by path.
-pub fn load(root: &Root, source: Source, last_good: &BTreeMap<String, Registry>, problems: &mut Vec<Problem>) -> Vec<Registry> {
+pub fn load(
+    root: &Root,
+    source: Source,
+    last_good: &BTreeMap<String, Registry>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Registry> {
     let mut registries: Vec<Registry> = Vec::new();
     for entry in root.list("registries", problems).into_iter().filter(|e| !e.is_dir) {
         let Some(stem) = stem(&entry.name, &[".yaml", ".yml"]) else { continue };
@@ -67,7 +72,11 @@ pub fn load(root: &Root, source: Source, last_good: &BTreeMap<String, Registry>,
         problems.extend(found);
         match read {
             Ok(Some(registry)) if registries.iter().any(|r| r.name == registry.name) => {
-                problems.push(Problem::warning(path, 0, format!("registry '{}' exists twice; this one is ignored", registry.name)));
+                problems.push(Problem::warning(
+                    path,
+                    0,
+                    format!("registry '{}' exists twice; this one is ignored", registry.name),
+                ));
             }
             Ok(registry) => registries.extend(registry),
             Err(problem) => {
@@ -90,7 +99,12 @@ fn parse(path: &str, stem: &str, source: Source, text: &str, problems: &mut Vec<
                 None => "string".to_owned(),
                 Some(k) if TYPES.contains(&k.value.as_str()) => k.value,
                 Some(k) => {
-                    let reason = format!("field '{}' has type '{}'; it must be one of {} (string is used)", f.name, k.value, TYPES.join(", "));
+                    let reason = format!(
+                        "field '{}' has type '{}'; it must be one of {} (string is used)",
+                        f.name,
+                        k.value,
+                        TYPES.join(", ")
+                    );
                     problems.push(Problem::warning(path, line_of(&k), reason));
                     "string".to_owned()
                 }
@@ -132,7 +146,8 @@ mod tests {
         let mut problems = vec![];
         parse("r.yaml", "r", Source::Client, "fields:\n  - name: a\n    type: money\n", &mut problems).unwrap();
         assert_eq!(problems[0].line, 3);
-        let wrong = parse("r.yaml", "r", Source::Client, "fields: []\nentries:\n  - just text\n", &mut problems).unwrap_err();
+        let wrong =
+            parse("r.yaml", "r", Source::Client, "fields: []\nentries:\n  - just text\n", &mut problems).unwrap_err();
         assert_eq!(wrong.line, 3, "{wrong:?}");
     }
 }

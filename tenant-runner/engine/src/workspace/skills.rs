@@ -36,7 +36,12 @@ struct FrontMatter {
 }
 
 /// Reads every skill of one root; for a broken file, `last_good` is asked by path.
-pub fn load(root: &Root, source: Source, last_good: &BTreeMap<String, Skill>, problems: &mut Vec<Problem>) -> Vec<Skill> {
+pub fn load(
+    root: &Root,
+    source: Source,
+    last_good: &BTreeMap<String, Skill>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Skill> {
     let mut skills: Vec<Skill> = Vec::new();
     for entry in root.list("skills", problems) {
         let (path, filename) = if entry.is_dir {
@@ -49,7 +54,11 @@ pub fn load(root: &Root, source: Source, last_good: &BTreeMap<String, Skill>, pr
         let read = root.text(&path).and_then(|text| text.map(|t| parse(&path, &filename, source, &t)).transpose());
         match read {
             Ok(Some(skill)) if skills.iter().any(|s| s.filename == skill.filename) => {
-                problems.push(Problem::warning(path, 0, format!("skill '{}' exists twice; this one is ignored", skill.filename)));
+                problems.push(Problem::warning(
+                    path,
+                    0,
+                    format!("skill '{}' exists twice; this one is ignored", skill.filename),
+                ));
             }
             Ok(skill) => skills.extend(skill),
             Err(problem) => {
@@ -106,7 +115,9 @@ mod tests {
 
     #[test]
     fn the_heading_names_it_and_the_first_other_line_describes_it() {
-        let skill = parse("skills/a.md", "a", Source::Client, "# Weekly report\n\nCollects the week.\n\n## Steps\n1. x\n").unwrap();
+        let skill =
+            parse("skills/a.md", "a", Source::Client, "# Weekly report\n\nCollects the week.\n\n## Steps\n1. x\n")
+                .unwrap();
         assert_eq!((skill.name.as_str(), skill.description.as_str()), ("Weekly report", "Collects the week."));
         assert!(skill.answers_to("a") && skill.answers_to("weekly report") && !skill.answers_to("b"));
     }

@@ -37,7 +37,11 @@ pub(super) async fn memory(store: &Store, events: &dyn EventSink, wanted: &[Memo
             if !matches!(error.kind, Kind::Invalid { .. }) {
                 return Err(error);
             }
-            tracing::warn!(event = event.id, error = error.public(), "an entry of a memory file is not usable as an event");
+            tracing::warn!(
+                event = event.id,
+                error = error.public(),
+                "an entry of a memory file is not usable as an event"
+            );
             continue;
         }
         let id = event.id.clone();
@@ -60,4 +64,18 @@ pub(super) async fn memory(store: &Store, events: &dyn EventSink, wanted: &[Memo
         store.write(move |tx| Ok(tx.execute("DELETE FROM memory_sync WHERE event_id = ?1", [id])?)).await?;
     }
     Ok(())
+}
+
+/// A workspace without a scheduler says so.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEvents;
+
+#[async_trait]
+impl EventSink for NoEvents {
+    async fn put(&self, _: Value) -> Result<()> {
+        Err(EngineError::unavailable("This engine runs without a scheduler"))
+    }
+    async fn remove(&self, _: &str) -> Result<()> {
+        Err(EngineError::unavailable("This engine runs without a scheduler"))
+    }
 }

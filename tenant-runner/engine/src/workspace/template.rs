@@ -20,7 +20,11 @@ pub fn check_name(name: &str) -> Result<()> {
         && name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_');
-    if good { Ok(()) } else { Err(EngineError::invalid("template", "must be a template's name: lower-case letters, digits and dashes")) }
+    if good {
+        Ok(())
+    } else {
+        Err(EngineError::invalid("template", "must be a template's name: lower-case letters, digits and dashes"))
+    }
 }
 
 /// Opens the template's folder.

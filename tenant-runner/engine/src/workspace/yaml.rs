@@ -41,6 +41,8 @@ fn options() -> serde_saphyr::Options {
             max_replay_stack_depth: 16,
         },
         with_snippet: false,
+        // As in YAML 1.2: `no` and `y` are texts.
+        strict_booleans: true,
     }
 }
 
