@@ -1,6 +1,10 @@
 //! Where runners live. A backend is a few idempotent verbs; it decides nothing. It acts only on objects that carry this
 //! installation's label, and what it cannot see is `Unknown`, never `Absent`.
 
+pub mod docker;
+pub mod image;
+pub mod process;
+
 use crate::domain::tenant::{BackendKind, Limits, Subnet};
 use crate::domain::{InstallId, Slug, TenantId};
 use crate::error::Result;
@@ -164,6 +168,10 @@ pub trait RunnerBackend: Send + Sync + std::fmt::Debug {
     /// The last `lines` lines of its output.
     async fn logs(&self, tenant: TenantId, lines: usize) -> Result<String>;
 }
+
+/// Whom a runner runs as, in a container and (when the control plane is root) as a process.
+pub const RUNNER_UID: u32 = 10001;
+pub const RUNNER_GID: u32 = 10001;
 
 pub type SharedBackend = Arc<dyn RunnerBackend>;
 
