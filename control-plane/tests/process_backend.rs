@@ -2,8 +2,8 @@
 //! control plane's own restart, and gone without a trace when removed.
 
 use futures::StreamExt as _;
-use nexaas::domain::tenant::Limits;
 use nexaas::domain::TenantId;
+use nexaas::domain::tenant::Limits;
 use nexaas::error::Kind;
 use nexaas::orchestrator::process::{ProcessBackend, ProcessOptions};
 use nexaas::orchestrator::{ObjectKind, Observed, RunState, RunnerBackend, RunnerIdentity, RunnerSpec};
@@ -17,7 +17,7 @@ const HELPER: &str = "#!/bin/sh\n\
     echo \"arguments: $*\"\n\
     echo \"environment: $(env | cut -d= -f1 | sort | tr '\\n' ' ')\"\n\
     echo \"user: $(id -u)\"\n\
-    cat \"$5/key.pem\"\n\
+    cat \"$7/key.pem\"\n\
     trap 'exit 0' TERM\n\
     echo ready > ready\n\
     sleep 600 &\n\
@@ -82,16 +82,23 @@ async fn until(backend: &ProcessBackend, tenant: TenantId, wanted: impl Fn(&RunS
     .unwrap()
 }
 
-/// The helper says so by a file in its data folder; the folder is watched through its own change events.
+fn ready_path(dir: &Path, tenant: TenantId) -> std::path::PathBuf {
+    dir.join(format!("nexaas/process/{tenant}/data/ready"))
+}
+
+/// Lays a pipe where the helper writes that it is ready. To be called before the start that `ready` waits for.
+fn expect_ready(dir: &Path, tenant: TenantId) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let path = ready_path(dir, tenant);
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+/// Ends when the helper has written.
 async fn ready(dir: &Path, tenant: TenantId) {
-    let file = dir.join(format!("nexaas/process/{tenant}/data/ready"));
-    tokio::time::timeout(LIMIT, async {
-        while !file.exists() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
+    let path = ready_path(dir, tenant);
+    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path));
+    assert_eq!(tokio::time::timeout(LIMIT, read).await.unwrap().unwrap().unwrap(), "ready\n");
 }
 
 fn pid_of(dir: &Path, tenant: TenantId) -> i32 {
@@ -116,6 +123,7 @@ async fn a_runner_gets_its_arguments_a_bare_environment_and_its_identity() {
     // Each verb twice: the second finds the work done.
     make(&backend, &spec).await;
     assert_eq!(backend.observe(spec.tenant_id).await.runner.present().unwrap().state, RunState::Created);
+    expect_ready(dir.path(), spec.tenant_id);
     backend.start(spec.tenant_id).await.unwrap();
     ready(dir.path(), spec.tenant_id).await;
     let pid = pid_of(dir.path(), spec.tenant_id);
@@ -166,6 +174,7 @@ async fn a_runner_that_dies_is_noticed_with_its_code_and_starts_again_with_its_d
     let (backend, _supervisor) = open(dir.path(), HELPER).await;
     let spec = spec(free_port());
     make(&backend, &spec).await;
+    expect_ready(dir.path(), spec.tenant_id);
     backend.start(spec.tenant_id).await.unwrap();
     ready(dir.path(), spec.tenant_id).await;
     let pid = rustix::process::Pid::from_raw(pid_of(dir.path(), spec.tenant_id)).unwrap();
@@ -184,6 +193,7 @@ async fn a_restarted_control_plane_takes_its_runners_over() {
     let (first, supervisor) = open(dir.path(), HELPER).await;
     let spec = spec(free_port());
     make(&first, &spec).await;
+    expect_ready(dir.path(), spec.tenant_id);
     first.start(spec.tenant_id).await.unwrap();
     ready(dir.path(), spec.tenant_id).await;
     let pid = pid_of(dir.path(), spec.tenant_id);
@@ -208,6 +218,7 @@ async fn a_runner_that_was_started_but_not_recorded_is_found_again() {
     make(&first, &spec).await;
     let record = dir.path().join(format!("nexaas/process/{}/runner.json", spec.tenant_id));
     let before = std::fs::read(&record).unwrap();
+    expect_ready(dir.path(), spec.tenant_id);
     first.start(spec.tenant_id).await.unwrap();
     ready(dir.path(), spec.tenant_id).await;
     let pid = pid_of(dir.path(), spec.tenant_id);

@@ -61,7 +61,8 @@ impl HostFiles {
         }
         Ok(Self {
             busybox: first(&busybox).ok_or_else(|| missing("a static busybox", "busybox-static"))?,
-            certificates: first(&certificates).ok_or_else(|| missing("the list of CA certificates", "ca-certificates"))?,
+            certificates: first(&certificates)
+                .ok_or_else(|| missing("the list of CA certificates", "ca-certificates"))?,
             zoneinfo,
         })
     }
@@ -89,12 +90,82 @@ pub struct Packed {
 
 /// Programs of busybox that scripts commonly call.
 const APPLETS: &[&str] = &[
-    "[", "ash", "awk", "base64", "basename", "cat", "chmod", "cmp", "comm", "cp", "cut", "date", "dd", "df", "diff",
-    "dirname", "du", "echo", "egrep", "env", "expr", "false", "fgrep", "find", "fold", "grep", "gunzip", "gzip", "head",
-    "hexdump", "hostname", "id", "kill", "ln", "ls", "md5sum", "mkdir", "mktemp", "mv", "nc", "nproc", "od", "paste",
-    "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sh", "sha1sum", "sha256sum", "sleep",
-    "sort", "split", "stat", "tail", "tar", "tee", "test", "timeout", "touch", "tr", "true", "uname", "uniq", "wc", "wget",
-    "which", "whoami", "xargs", "yes", "zcat",
+    "[",
+    "ash",
+    "awk",
+    "base64",
+    "basename",
+    "cat",
+    "chmod",
+    "cmp",
+    "comm",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "diff",
+    "dirname",
+    "du",
+    "echo",
+    "egrep",
+    "env",
+    "expr",
+    "false",
+    "fgrep",
+    "find",
+    "fold",
+    "grep",
+    "gunzip",
+    "gzip",
+    "head",
+    "hexdump",
+    "hostname",
+    "id",
+    "kill",
+    "ln",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "nc",
+    "nproc",
+    "od",
+    "paste",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "realpath",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sh",
+    "sha1sum",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "split",
+    "stat",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "true",
+    "uname",
+    "uniq",
+    "wc",
+    "wget",
+    "which",
+    "whoami",
+    "xargs",
+    "yes",
+    "zcat",
 ];
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
@@ -157,7 +228,8 @@ pub fn pack(inputs: &ImageInputs, reference: &str) -> Result<Packed> {
         file.seek(SeekFrom::Start(0))?;
         Ok(file)
     };
-    let file = write().map_err(|e| Error::new(Kind::Internal, format!("cannot write the image: {e}")).with_source(e))?;
+    let file =
+        write().map_err(|e| Error::new(Kind::Internal, format!("cannot write the image: {e}")).with_source(e))?;
     Ok(Packed { file, content_hash, size_bytes: layer_size })
 }
 
@@ -238,7 +310,10 @@ fn add_tree(layer: &mut Layer, source: &Path, target: &str, budget: &mut u64) ->
             add_tree(layer, &path, &target, budget)?;
         } else if metadata.is_file() {
             *budget = budget.checked_sub(metadata.len()).ok_or_else(|| {
-                Error::new(Kind::Exhausted { resource: "image" }, format!("{} holds more than 64 MiB", source.display()))
+                Error::new(
+                    Kind::Exhausted { resource: "image" },
+                    format!("{} holds more than 64 MiB", source.display()),
+                )
             })?;
             let mode = if metadata.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 };
             layer.file(&target, mode, &path)?;
@@ -288,7 +363,8 @@ fn add_zones(layer: &mut Layer, root: &Path) -> Result<()> {
 /// Refuses a program that needs a loader or shared libraries: it could not start in the image.
 fn require_static(path: &Path, field: &str, remedy: &str) -> Result<()> {
     let mut start = Vec::new();
-    let file = File::open(path).map_err(|e| Error::invalid(field, format!("cannot be read at {}: {e}", path.display())))?;
+    let file =
+        File::open(path).map_err(|e| Error::invalid(field, format!("cannot be read at {}: {e}", path.display())))?;
     file.take(64 << 10).read_to_end(&mut start).map_err(|e| unreadable(path, e))?;
     match needs_loader(&start) {
         Some(false) => Ok(()),

@@ -1,12 +1,9 @@
 //! Compares what the engine really made with what every runner must have. It judges the inspected object, not the request,
 //! so that a defect here, an engine that ignores a setting, or a hand that changed a container is found alike.
 
-use super::settings::{
-    DATA_PATH, ICC_OPTION, LOOPBACK, OPEN_FILES, RUNNER_PORT, TMPFS_PATH, user,
-};
+use super::settings::{DATA_PATH, ICC_OPTION, LOOPBACK, OPEN_FILES, RUNNER_PORT, TMPFS_PATH, user};
 use bollard::models::{
-    ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum, MountType, NetworkInspect,
-    RestartPolicyNameEnum,
+    ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum, MountType, NetworkInspect, RestartPolicyNameEnum,
 };
 use std::fmt::Debug;
 
@@ -89,7 +86,9 @@ fn privileges(report: &mut Report, inspect: &ContainerInspectResponse, host: &Ho
     report.none("CapAdd", host.cap_add.as_ref());
     report.require("ReadonlyRootfs", host.readonly_rootfs == Some(true), "true", &host.readonly_rootfs);
     let options = host.security_opt.as_deref().unwrap_or_default();
-    let no_new = options.iter().any(|o| matches!(o.as_str(), "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true"));
+    let no_new = options
+        .iter()
+        .any(|o| matches!(o.as_str(), "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true"));
     report.require("SecurityOpt no-new-privileges", no_new, "present", &options);
     let others: Vec<&String> = options.iter().filter(|o| !o.starts_with("no-new-privileges")).collect();
     report.require("SecurityOpt", others.is_empty(), "default seccomp, AppArmor and labels", &others);
@@ -122,7 +121,12 @@ fn namespaces(report: &mut Report, host: &HostConfig, expected: &Expected) {
         let own = matches!(mode.as_deref(), None | Some("" | "private"));
         report.require(setting, own, "private", mode);
     }
-    report.require("UsernsMode", host.userns_mode.as_deref() != Some("host"), "the engine's default", &host.userns_mode);
+    report.require(
+        "UsernsMode",
+        host.userns_mode.as_deref() != Some("host"),
+        "the engine's default",
+        &host.userns_mode,
+    );
     report.blank("CgroupParent", host.cgroup_parent.as_ref());
     let runtime = host.runtime.as_deref();
     let right = match &expected.runtime {
@@ -142,9 +146,10 @@ fn resources(report: &mut Report, host: &HostConfig) {
     report.require("NanoCpus", host.nano_cpus.unwrap_or(0) > 0, "a limit", &host.nano_cpus);
     report.require("PidsLimit", host.pids_limit.unwrap_or(0) > 0, "a limit", &host.pids_limit);
     for (name, limit) in [("nofile", OPEN_FILES), ("core", 0)] {
-        let found = host.ulimits.as_deref().unwrap_or_default().iter().find(|u| {
-            u.name.as_deref().is_some_and(|n| n.trim_start_matches("RLIMIT_").eq_ignore_ascii_case(name))
-        });
+        let found =
+            host.ulimits.as_deref().unwrap_or_default().iter().find(|u| {
+                u.name.as_deref().is_some_and(|n| n.trim_start_matches("RLIMIT_").eq_ignore_ascii_case(name))
+            });
         let holds = found.is_some_and(|u| u.soft == Some(limit) && u.hard == Some(limit));
         let setting = if name == "core" { "Ulimit core" } else { "Ulimit nofile" };
         report.require(setting, holds, limit.to_string(), &found);
@@ -178,7 +183,12 @@ fn files(report: &mut Report, inspect: &ContainerInspectResponse, host: &HostCon
     let limited = |key: &str| log.and_then(|l| l.config.as_ref()).is_some_and(|c| c.contains_key(key));
     let kind = log.and_then(|l| l.typ.as_deref());
     let known = matches!(kind, Some("json-file" | "k8s-file"));
-    report.require("LogConfig", known && limited("max-size") && limited("max-file"), "json-file with max-size, max-file", &log);
+    report.require(
+        "LogConfig",
+        known && limited("max-size") && limited("max-file"),
+        "json-file with max-size, max-file",
+        &log,
+    );
 }
 
 fn network_of(report: &mut Report, inspect: &ContainerInspectResponse, host: &HostConfig, expected: &Expected) {
@@ -195,9 +205,10 @@ fn network_of(report: &mut Report, inspect: &ContainerInspectResponse, host: &Ho
     report.require("PublishAllPorts", host.publish_all_ports != Some(true), "false", &host.publish_all_ports);
     let bindings = host.port_bindings.clone().unwrap_or_default();
     let loopback = bindings.len() == 1
-        && bindings.get(RUNNER_PORT).and_then(Option::as_ref).is_some_and(|list| {
-            list.len() == 1 && list.iter().all(|b| b.host_ip.as_deref() == Some(LOOPBACK))
-        });
+        && bindings
+            .get(RUNNER_PORT)
+            .and_then(Option::as_ref)
+            .is_some_and(|list| list.len() == 1 && list.iter().all(|b| b.host_ip.as_deref() == Some(LOOPBACK)));
     report.require("PortBindings", loopback, format!("{RUNNER_PORT} on {LOOPBACK} only"), &bindings);
     // What the engine really bound, once it runs.
     let bound: Vec<_> = inspect

@@ -74,7 +74,10 @@ fn whole(error: &Engine) -> String {
 
 fn refused(verb: &str, about: About, status: u16, message: &str) -> Error {
     let lower = message.to_lowercase();
-    if ["port is already allocated", "address already in use", "ports are not available"].iter().any(|t| lower.contains(t)) {
+    if ["port is already allocated", "address already in use", "ports are not available"]
+        .iter()
+        .any(|t| lower.contains(t))
+    {
         let port = about.port.map_or_else(|| "of the runner".to_owned(), |p| p.to_string());
         return Error::conflict(format!("port {port} is taken on this host"));
     }
@@ -138,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_silent_socket_is_named_with_a_hint() {
-        let error = map("ping", "unix:///nowhere.sock", About::default(), Engine::SocketNotFoundError("/nowhere.sock".into()));
+        let error =
+            map("ping", "unix:///nowhere.sock", About::default(), Engine::SocketNotFoundError("/nowhere.sock".into()));
         assert_eq!(error.kind, Kind::Unavailable { what: ENGINE });
         assert!(error.public().contains("/nowhere.sock") && error.public().contains("process backend"), "{error}");
     }

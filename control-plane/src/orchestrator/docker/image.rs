@@ -32,7 +32,8 @@ impl DockerBackend {
     pub async fn build_image(&self, inputs: ImageInputs) -> Result<BuiltImage> {
         let reference = self.0.image.clone();
         let tag = reference.clone();
-        let archive = tokio::task::spawn_blocking(move || image::pack(&inputs, &tag)).await.map_err(Error::internal)??;
+        let archive =
+            tokio::task::spawn_blocking(move || image::pack(&inputs, &tag)).await.map_err(Error::internal)??;
         let client = &self.0.client;
         let docker = client.docker().await?;
         let existing = client.find("inspect the runner image", LOOK, docker.inspect_image(&reference)).await?;
@@ -54,7 +55,8 @@ impl DockerBackend {
             client.call("load the runner image", About::default(), LOAD, load).await?;
         }
         let id = self.refresh_image().await?;
-        let inspect = client.call("inspect the runner image", About::default(), LOOK, docker.inspect_image(&id)).await?;
+        let inspect =
+            client.call("inspect the runner image", About::default(), LOOK, docker.inspect_image(&id)).await?;
         let labels = inspect.config.and_then(|c| c.labels).unwrap_or_default();
         if labels.get(CONTENT_LABEL) != Some(&archive.content_hash) {
             return Err(Error::new(

@@ -15,8 +15,8 @@ pub use audit::Violation;
 pub use client::resolve_host;
 
 use super::{
-    Change, Found, ObjectKind, Observed, RunnerBackend, RunnerIdentity, RunnerMetrics, RunnerSpec, TenantObjects, label,
-    object_name,
+    Change, Found, ObjectKind, Observed, RunnerBackend, RunnerIdentity, RunnerMetrics, RunnerSpec, TenantObjects,
+    label, object_name,
 };
 use crate::domain::tenant::BackendKind;
 use crate::domain::{InstallId, TenantId};
@@ -147,8 +147,7 @@ impl DockerBackend {
     pub async fn audit(&self, tenant: TenantId) -> Result<Vec<Violation>> {
         let mut violations = Vec::new();
         if let Some(inspect) = self.container_seen(tenant).await? {
-            let expected =
-                audit::Expected { name: self.name(tenant), runtime: self.0.runtime.clone(), image_id: None };
+            let expected = audit::Expected { name: self.name(tenant), runtime: self.0.runtime.clone(), image_id: None };
             violations.extend(audit::container(&inspect, &expected));
         }
         if let Some(inspect) = self.network_seen(tenant).await? {
@@ -397,8 +396,7 @@ impl RunnerBackend for DockerBackend {
         }
         let client = &self.0.client;
         let docker = client.docker().await?;
-        let options =
-            LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..LogsOptions::default() };
+        let options = LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..LogsOptions::default() };
         let mut stream = Box::pin(docker.logs(&self.name(tenant), Some(options)));
         let collect = async {
             let mut bytes = Vec::new();

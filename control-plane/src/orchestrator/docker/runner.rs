@@ -6,13 +6,13 @@ use super::{CHANGE, DockerBackend, LOOK};
 use crate::domain::TenantId;
 use crate::error::{Error, Result};
 use crate::orchestrator::{
-    Observed, RUNNER_GID, RUNNER_UID, RunState, RunnerBackend as _, RunnerIdentity, RunnerMetrics, RunnerSeen, RunnerSpec,
-    label,
+    Observed, RUNNER_GID, RUNNER_UID, RunState, RunnerBackend as _, RunnerIdentity, RunnerMetrics, RunnerSeen,
+    RunnerSpec, label,
 };
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, ContainerStatsResponse};
 use bollard::query_parameters::{
-    CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
-    WaitContainerOptions,
+    CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
+    UploadToContainerOptions, WaitContainerOptions,
 };
 use futures::StreamExt as _;
 use nexaas_common::secret::ExposeSecret as _;
@@ -27,7 +27,11 @@ impl DockerBackend {
         let spec_hash = self.spec_hash(spec);
         if let Some(existing) = self.container_seen(spec.tenant_id).await? {
             if hash_of(&existing) == Some(spec_hash.as_str()) {
-                return if is_running(&existing) { Ok(()) } else { self.place_identity(spec.tenant_id, identity).await };
+                return if is_running(&existing) {
+                    Ok(())
+                } else {
+                    self.place_identity(spec.tenant_id, identity).await
+                };
             }
             self.stop_runner(spec.tenant_id).await?;
             self.remove_runner(spec.tenant_id).await?;
@@ -168,9 +172,7 @@ pub(super) fn seen(inspect: &ContainerInspectResponse) -> Observed<RunnerSeen> {
     let state = match state.status {
         Some(ContainerStateStatusEnum::CREATED) => RunState::Created,
         Some(
-            ContainerStateStatusEnum::RUNNING
-            | ContainerStateStatusEnum::PAUSED
-            | ContainerStateStatusEnum::RESTARTING,
+            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING,
         ) => RunState::Running,
         Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD) if state.oom_killed == Some(true) => {
             RunState::OutOfMemory
@@ -194,7 +196,8 @@ pub(super) fn measured(stats: &ContainerStatsResponse) -> Option<RunnerMetrics> 
     let memory = stats.memory_stats.as_ref()?;
     let usage = memory.usage?;
     let detail = memory.stats.as_ref();
-    let cache = detail.and_then(|d| d.get("total_inactive_file").or_else(|| d.get("inactive_file"))).copied().unwrap_or(0);
+    let cache =
+        detail.and_then(|d| d.get("total_inactive_file").or_else(|| d.get("inactive_file"))).copied().unwrap_or(0);
     let nanoseconds = stats.cpu_stats.as_ref()?.cpu_usage.as_ref()?.total_usage.unwrap_or(0);
     Some(RunnerMetrics {
         memory_bytes: usage.saturating_sub(cache),

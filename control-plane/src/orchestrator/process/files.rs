@@ -48,9 +48,13 @@ pub(super) struct Record {
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(super) enum State {
     Created,
-    Started { process: Handle },
+    Started {
+        process: Handle,
+    },
     /// `None`: it ended while nobody could collect its code.
-    Exited { code: Option<i64> },
+    Exited {
+        code: Option<i64>,
+    },
 }
 
 /// The folders of one tenant.
@@ -339,8 +343,11 @@ pub(super) fn stage(process_dir: &Path, binary: &Path, trees: &[(&str, Option<&P
 }
 
 fn copy_tree(source: &Path, target: &Path, hasher: &mut Sha256, budget: &mut u64) -> Result<()> {
-    let mut entries: Vec<_> =
-        std::fs::read_dir(source).map_err(|e| failed(source, e))?.flatten().map(|e| (e.file_name(), e.path())).collect();
+    let mut entries: Vec<_> = std::fs::read_dir(source)
+        .map_err(|e| failed(source, e))?
+        .flatten()
+        .map(|e| (e.file_name(), e.path()))
+        .collect();
     entries.sort();
     for (name, path) in entries {
         let metadata = std::fs::symlink_metadata(&path).map_err(|e| failed(&path, e))?;

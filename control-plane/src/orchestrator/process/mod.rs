@@ -8,8 +8,8 @@ mod files;
 mod procfs;
 
 use super::{
-    Change, Found, ObjectKind, Observed, RunState, RunnerBackend, RunnerIdentity, RunnerMetrics, RunnerSeen, RunnerSpec,
-    TenantObjects,
+    Change, Found, ObjectKind, Observed, RunState, RunnerBackend, RunnerIdentity, RunnerMetrics, RunnerSeen,
+    RunnerSpec, TenantObjects,
 };
 use crate::domain::TenantId;
 use crate::domain::tenant::BackendKind;

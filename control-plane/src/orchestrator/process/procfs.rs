@@ -118,7 +118,10 @@ impl Handle {
     }
 }
 
-#[allow(deprecated, reason = "the newer call is `unsafe` for types that may change their descriptor; an OwnedFd cannot")]
+#[allow(
+    deprecated,
+    reason = "the newer call is `unsafe` for types that may change their descriptor; an OwnedFd cannot"
+)]
 fn register(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
 }
