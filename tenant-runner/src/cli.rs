@@ -40,9 +40,6 @@ pub struct HealthcheckArgs {
 pub struct ValidateArgs {
     /// The workspace's directory.
     pub workspace: PathBuf,
-    /// The framework it is merged with.
-    #[arg(long, env = "FRAMEWORK_ROOT")]
-    pub framework_root: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

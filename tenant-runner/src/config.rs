@@ -4,6 +4,7 @@
 use crate::cli::ServeArgs;
 use nexaas_common::id::TenantId;
 use nexaas_common::secret::SecretString;
+use nexaas_engine::Registration;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -40,26 +41,6 @@ pub struct Standalone {
     pub public_url: Option<Url>,
     pub registration: Registration,
     pub template: Option<String>,
-}
-
-/// Who may register. The first registration, which makes the company, is always possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Registration {
-    Open,
-    Invite,
-    Closed,
-}
-
-impl std::str::FromStr for Registration {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "open" => Ok(Self::Open),
-            "invite" => Ok(Self::Invite),
-            "closed" => Ok(Self::Closed),
-            other => Err(format!("'{other}' is not one of open, invite, closed")),
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -180,7 +161,10 @@ fn standalone(args: &ServeArgs, env: &dyn Fn(&str) -> Option<String>) -> Result<
             Some(text) => Some(http_url("--public-url", text)?),
             None => None,
         },
-        registration: args.registration.parse().map_err(|rule: String| Refusal::new("--registration", rule))?,
+        registration: args
+            .registration
+            .parse()
+            .map_err(|_| Refusal::new("--registration", "must be one of open, invite, closed"))?,
         template: args.template.clone().filter(|t| !t.is_empty()),
     })
 }

@@ -4,8 +4,13 @@
 //! Always true here: prost types stay in `grpc/`, HTTP types in `http/` and `listener`; a secret never reaches a flag, a
 //! log or an answer; every path and every call is closed unless its row in a table says otherwise.
 
+pub mod app;
 pub mod cli;
 pub mod config;
+pub mod grpc;
+pub mod http;
 pub mod listener;
+pub mod principal;
 pub mod probe;
+pub mod run;
 pub mod tls;

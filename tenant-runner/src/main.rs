@@ -1,2 +1,5 @@
-//! (to be written)
-fn main() {}
+//! `nexaas-runner`: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    nexaas_runner::run::run(std::env::args_os())
+}

@@ -1,0 +1,83 @@
+//! What stands before every handler: authentication (deny by default), the deadline, and the span that joins the caller's
+//! trace. A handler that needs to know its caller takes `Extension<Principal>`.
+
+use super::error::ApiError;
+use crate::app::App;
+use crate::principal::{self, Principal};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use std::time::Duration;
+use tracing::Instrument as _;
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody. There are three such routes, and a test names them.
+    Public,
+    /// The handler verifies a signature, or asks for a caller itself.
+    Signed,
+    /// The API key or any user.
+    Caller,
+    /// The API key or an admin.
+    Admin,
+}
+
+#[derive(Clone)]
+pub struct Guard {
+    pub app: App,
+    pub access: Access,
+    pub deadline: Duration,
+}
+
+pub async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!(
+        "http", otel.name = %format!("{} {path}", request.method()), otel.kind = "server",
+        http.request.method = %request.method(), http.route = %path, http.response.status_code = tracing::field::Empty
+    );
+    nexaas_common::telemetry::adopt(&span, request.headers());
+    let answer = async {
+        match guard.access {
+            Access::Public | Access::Signed => {}
+            Access::Caller | Access::Admin => match admit(&guard, request.headers()).await {
+                Ok(principal) => {
+                    request.extensions_mut().insert(principal);
+                }
+                Err(error) => return error.into_response(),
+            },
+        }
+        match tokio::time::timeout(guard.deadline, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => ApiError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("No answer within {} s; what was started goes on", guard.deadline.as_secs()),
+            )
+            .into_response(),
+        }
+    };
+    let response = answer.instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
+}
+
+async fn admit(guard: &Guard, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    let principal = caller(&guard.app, headers).await?;
+    if guard.access == Access::Admin && !principal.is_admin() {
+        return Err(ApiError::forbidden("This needs an admin"));
+    }
+    Ok(principal)
+}
+
+/// The caller named by the request's headers.
+pub async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    let token = match principal::bearer(headers) {
+        Some(token) => token,
+        None if headers.contains_key(header::AUTHORIZATION) => return Err(ApiError::unauthenticated()),
+        None => principal::socket_token(headers)
+            .filter(|_| headers.contains_key(header::SEC_WEBSOCKET_KEY))
+            .ok_or_else(ApiError::unauthenticated)?,
+    };
+    principal::identify(app, token).await
+}

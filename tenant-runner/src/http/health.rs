@@ -1,0 +1,18 @@
+//! Whether this runner can do its work: 503 names what cannot.
+
+use super::error::{ApiError, ApiResult};
+use crate::app::App;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub async fn show(State(app): State<App>) -> ApiResult<Json<Value>> {
+    let verdict = tokio::time::timeout(Duration::from_secs(2), app.engine().healthy()).await;
+    match verdict {
+        Ok(Ok(())) => Ok(Json(json!({ "status": "ok", "version": nexaas_common::VERSION }))),
+        Ok(Err(why)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+        Err(_) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The engine does not answer within 2 s")),
+    }
+}

@@ -1,0 +1,10 @@
+//! What the tenant's files say, with secrets of the MCP configuration left out by the engine.
+
+use crate::app::App;
+use axum::Json;
+use axum::extract::State;
+use serde_json::Value;
+
+pub async fn show(State(app): State<App>) -> Json<Value> {
+    Json(app.engine().workspace().view())
+}
