@@ -93,7 +93,8 @@ impl Runner {
         let tcp = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Io { what: format!("cannot listen on {}", config.listen), source })?;
-        let address = tcp.local_addr().map_err(|source| StartError::Io { what: "the listening port".to_owned(), source })?;
+        let address =
+            tcp.local_addr().map_err(|source| StartError::Io { what: "the listening port".to_owned(), source })?;
         let output = config.data_dir.join("output");
         for dir in [&config.data_dir, &config.workspace_root, &output] {
             private_dir(dir)?;
@@ -138,7 +139,9 @@ impl Runner {
                     })
                 });
             }
-            Err(error) => tracing::warn!(%error, path = %probe::socket_path(&config.data_dir).display(), "no health socket; `healthcheck` will fail"),
+            Err(error) => {
+                tracing::warn!(%error, path = %probe::socket_path(&config.data_dir).display(), "no health socket; `healthcheck` will fail")
+            }
         }
         Ok(Self { address, app, edge, inner, deadline: config.shutdown })
     }

@@ -77,7 +77,13 @@ mod tests {
     fn only_one_well_formed_bearer_header_is_a_credential() {
         let mut headers = HeaderMap::new();
         assert_eq!(bearer(&headers), None);
-        for (text, token) in [("Bearer abc", Some("abc")), ("bearer  abc ", Some("abc")), ("Basic abc", None), ("Bearer ", None), ("abc", None)] {
+        for (text, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Basic abc", None),
+            ("Bearer ", None),
+            ("abc", None),
+        ] {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(text));
             assert_eq!(bearer(&headers), token, "{text:?}");
         }
@@ -89,7 +95,8 @@ mod tests {
     #[test]
     fn a_socket_may_carry_its_token_as_a_subprotocol() {
         let mut headers = HeaderMap::new();
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("nexaas.chat.v1, nexaas.bearer.a.b-c_d"));
+        headers
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("nexaas.chat.v1, nexaas.bearer.a.b-c_d"));
         assert_eq!(socket_token(&headers), Some("a.b-c_d"));
     }
 }

@@ -70,7 +70,10 @@ async fn a_socket_without_credentials_or_from_another_site_is_refused() {
     let own = format!("http://{}", alone.runner.address());
     assert_eq!(refused(connect(&alone, &[]).await), 401);
     assert_eq!(refused(connect(&alone, &[("authorization", "Bearer wrong")]).await), 401);
-    assert_eq!(refused(connect(&alone, &[("sec-websocket-protocol", "nexaas.chat.v1, nexaas.bearer.wrong")]).await), 401);
+    assert_eq!(
+        refused(connect(&alone, &[("sec-websocket-protocol", "nexaas.chat.v1, nexaas.bearer.wrong")]).await),
+        401
+    );
     for origin in ["http://evil.example", "null", &format!("{own}.evil.example")] {
         let outcome = connect(&alone, &[("authorization", &bearer()), ("origin", origin)]).await;
         assert_eq!(refused(outcome), 403, "{origin}");

@@ -52,7 +52,7 @@ fn events(app: &App, turn: ChatStream) -> Events {
     let draining = app.draining().clone();
     turn.map(|e| {
         Ok(wire::ChatEvent {
-            session_id: e.session_id.to_string(),
+            session_id: e.session_id,
             seq: e.seq,
             r#type: e.kind.as_str().to_owned(),
             content: e.content,
@@ -64,12 +64,12 @@ fn events(app: &App, turn: ChatStream) -> Events {
 
 fn session(s: ChatSession) -> wire::ChatSession {
     let messages = s.messages.into_iter().map(|m| wire::ChatMessage {
-        role: m.role.to_string(),
+        role: m.role,
         content: m.content,
         created_at: time(m.created_at),
     });
     wire::ChatSession {
-        id: s.id.to_string(),
+        id: s.id,
         agent: s.agent,
         title: s.title,
         created_at: time(s.created_at),

@@ -44,9 +44,8 @@ impl wire::control_server::Control for Service {
 }
 
 fn settings(request: wire::ConfigureRequest) -> Result<Settings, Status> {
-    let name_ok = |name: &str| {
-        (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
+    let name_ok =
+        |name: &str| (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !request.secrets.keys().all(|name| name_ok(name)) {
         return Err(status::invalid("secrets", "must have names of 1 to 128 letters, digits and _"));
     }

@@ -39,7 +39,8 @@ pub async fn enforce(State(app): State<App>, mut request: Request, next: Next) -
         return refuse(&Status::unimplemented("gRPC needs HTTP/2"));
     }
     let path = request.uri().path().to_owned();
-    let span = tracing::info_span!("grpc", otel.name = %path, otel.kind = "server", rpc.system = "grpc", rpc.method = %path);
+    let span =
+        tracing::info_span!("grpc", otel.name = %path, otel.kind = "server", rpc.system = "grpc", rpc.method = %path);
     nexaas_common::telemetry::adopt(&span, request.headers());
     async {
         if !OPEN.contains(&path.as_str()) {
@@ -66,7 +67,8 @@ fn refuse(status: &Status) -> Response {
 
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, Status> {
     if headers.contains_key(header::AUTHORIZATION) {
-        let token = principal::bearer(headers).ok_or_else(|| Status::unauthenticated("authorization must be one Bearer token"))?;
+        let token = principal::bearer(headers)
+            .ok_or_else(|| Status::unauthenticated("authorization must be one Bearer token"))?;
         return principal::identify(app, token).await.map_err(|e| status::of_refusal(&e));
     }
     let name = HeaderName::from_static(ACTOR_METADATA);

@@ -1,13 +1,16 @@
 //! What the tenant's files say, and running a skill of theirs.
 
-use super::convert::{given, json};
+use super::convert::{given, json as text};
 use super::{Service, status, wire};
 use nexaas_engine::workspace::{self, AgentNode, Skill};
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
 impl wire::workspace_server::Workspace for Service {
-    async fn get_workspace(&self, _: Request<wire::GetWorkspaceRequest>) -> Result<Response<wire::WorkspaceView>, Status> {
+    async fn get_workspace(
+        &self,
+        _: Request<wire::GetWorkspaceRequest>,
+    ) -> Result<Response<wire::WorkspaceView>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
         Ok(Response::new(wire::WorkspaceView {
             name: snapshot.layout.name.clone(),
@@ -19,25 +22,33 @@ impl wire::workspace_server::Workspace for Service {
         }))
     }
 
-    async fn list_agents(&self, _: Request<wire::ListAgentsRequest>) -> Result<Response<wire::ListAgentsResponse>, Status> {
+    async fn list_agents(
+        &self,
+        _: Request<wire::ListAgentsRequest>,
+    ) -> Result<Response<wire::ListAgentsResponse>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
         Ok(Response::new(wire::ListAgentsResponse { agents: snapshot.tree.iter().map(agent).collect() }))
     }
 
     async fn get_agent(&self, request: Request<wire::GetAgentRequest>) -> Result<Response<wire::Agent>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
-        let node = snapshot.node(&request.get_ref().name).ok_or_else(|| Status::not_found("The agent does not exist"))?;
+        let node =
+            snapshot.node(&request.get_ref().name).ok_or_else(|| Status::not_found("The agent does not exist"))?;
         Ok(Response::new(agent(node)))
     }
 
-    async fn list_skills(&self, _: Request<wire::ListSkillsRequest>) -> Result<Response<wire::ListSkillsResponse>, Status> {
+    async fn list_skills(
+        &self,
+        _: Request<wire::ListSkillsRequest>,
+    ) -> Result<Response<wire::ListSkillsResponse>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
         Ok(Response::new(wire::ListSkillsResponse { skills: snapshot.skills.iter().map(skill).collect() }))
     }
 
     async fn get_skill(&self, request: Request<wire::GetSkillRequest>) -> Result<Response<wire::Skill>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
-        let found = snapshot.skill(&request.get_ref().name).ok_or_else(|| Status::not_found("The skill does not exist"))?;
+        let found =
+            snapshot.skill(&request.get_ref().name).ok_or_else(|| Status::not_found("The skill does not exist"))?;
         Ok(Response::new(wire::Skill { body: found.body.clone(), ..skill(found) }))
     }
 
@@ -48,12 +59,11 @@ impl wire::workspace_server::Workspace for Service {
         let wire::ExecuteSkillRequest { name, input, agent, enqueue } = request.into_inner();
         let agent = given(agent);
         let skills = self.app.engine().skills();
-        let (result, job_id) = if enqueue {
-            (String::new(), skills.enqueue(&name, &input, agent.as_deref()).await.map_err(status::of)?.to_string())
-        } else {
-            (skills.execute(&name, &input, agent.as_deref()).await.map_err(status::of)?, String::new())
-        };
-        Ok(Response::new(wire::ExecuteSkillResponse { skill: name, result, job_id }))
+        if enqueue {
+            return Err(Status::unimplemented("skills cannot be queued yet"));
+        }
+        let run = skills.execute(&name, &input, agent.as_deref()).await.map_err(status::of)?;
+        Ok(Response::new(wire::ExecuteSkillResponse { skill: run.skill, result: run.result, job_id: String::new() }))
     }
 
     async fn list_registries(
@@ -70,28 +80,35 @@ impl wire::workspace_server::Workspace for Service {
         Ok(Response::new(wire::ListRegistriesResponse { registries: registries.collect() }))
     }
 
-    async fn get_registry(&self, request: Request<wire::GetRegistryRequest>) -> Result<Response<wire::Registry>, Status> {
+    async fn get_registry(
+        &self,
+        request: Request<wire::GetRegistryRequest>,
+    ) -> Result<Response<wire::Registry>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
-        let found =
-            snapshot.registry(&request.get_ref().name).ok_or_else(|| Status::not_found("The registry does not exist"))?;
+        let found = snapshot
+            .registry(&request.get_ref().name)
+            .ok_or_else(|| Status::not_found("The registry does not exist"))?;
         let fields =
             found.fields.iter().map(|f| wire::RegistryField { name: f.name.clone(), r#type: f.kind.clone() }).collect();
         Ok(Response::new(wire::Registry {
             name: found.name.clone(),
             description: found.description.clone(),
             fields,
-            entries_json: found.entries.iter().map(json).collect(),
+            entries_json: found.entries.iter().map(text).collect(),
         }))
     }
 
-    async fn get_mcp_catalog(&self, _: Request<wire::GetMcpCatalogRequest>) -> Result<Response<wire::McpCatalog>, Status> {
+    async fn get_mcp_catalog(
+        &self,
+        _: Request<wire::GetMcpCatalogRequest>,
+    ) -> Result<Response<wire::McpCatalog>, Status> {
         let snapshot = self.app.engine().workspace().snapshot();
         let entries = snapshot.mcp_catalog.iter().map(|e| wire::McpCatalogEntry {
             name: e.name.clone(),
             description: e.description.clone(),
             category: e.category.clone(),
             requires_env: e.requires_env.clone(),
-            config_json: json(&e.config),
+            config_json: text(&e.config),
         });
         Ok(Response::new(wire::McpCatalog { entries: entries.collect() }))
     }
@@ -112,7 +129,7 @@ fn page(p: &workspace::Page) -> wire::Page {
         r#type: c.kind.clone(),
         title: c.title.clone(),
         span: c.span,
-        config_json: json(&c.config),
+        config_json: text(&c.config),
     });
     wire::Page {
         id: p.id.clone(),
@@ -143,7 +160,7 @@ fn agent(node: &AgentNode) -> wire::Agent {
         source: a.source.as_str().to_owned(),
         model: a.model.clone().unwrap_or_default(),
         prompt: a.prompt.clone(),
-        config_json: json(&a.config),
+        config_json: text(&a.config),
         children: node.children.iter().map(agent).collect(),
     }
 }

@@ -8,9 +8,9 @@ use super::origin;
 use crate::app::App;
 use crate::listener::Peer;
 use crate::principal::CHAT_PROTOCOL;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -143,7 +143,11 @@ impl Conversation {
         }
         let ask: Ask = match serde_json::from_str(text) {
             Ok(ask) => ask,
-            Err(error) => return self.complain("", &format!("The message must be {{agent, message, session_id?}}: {error}")).await,
+            Err(error) => {
+                return self
+                    .complain("", &format!("The message must be {{agent, message, session_id?}}: {error}"))
+                    .await;
+            }
         };
         let session = ask.session_id.clone().unwrap_or_default();
         let started = match (ask.message, ask.session_id.filter(|s| !s.is_empty())) {

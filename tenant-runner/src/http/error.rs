@@ -60,7 +60,11 @@ impl ApiError {
     /// Writes to the log what the caller is not told.
     pub fn log(&self) {
         if self.status.is_server_error() {
-            tracing::error!(status = self.status.as_u16(), error = self.chain.as_deref().unwrap_or(&self.detail), "request failed");
+            tracing::error!(
+                status = self.status.as_u16(),
+                error = self.chain.as_deref().unwrap_or(&self.detail),
+                "request failed"
+            );
         }
     }
 }

@@ -43,11 +43,10 @@ where
 
 /// Every path there is.
 pub fn table() -> Vec<Route> {
-    use Access::{Admin, Caller, Public, Signed};
+    use Access::{Caller, Public};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
-    const PATCH: Method = Method::PATCH;
-    const DELETE: Method = Method::DELETE;
+
     vec![
         route(GET, "/api/health", Public, health::show),
         Route { body: 16 * KIB, ..route(POST, "/api/auth/register", Public, auth::register) },
@@ -63,25 +62,11 @@ pub fn table() -> Vec<Route> {
         Route { deadline: SKILL, ..route(POST, "/api/skills/{name}/execute", Caller, skills::execute) },
         route(GET, "/api/registries", Caller, registries::list),
         route(GET, "/api/registries/{name}", Caller, registries::show),
-        route(GET, "/api/events", Caller, events::list),
-        route(POST, "/api/events", Caller, events::upsert),
-        route(GET, "/api/events/stream", Caller, events::stream),
-        route(GET, "/api/events/{id}", Caller, events::show),
-        route(PATCH, "/api/events/{id}", Caller, events::patch),
-        route(DELETE, "/api/events/{id}", Caller, events::delete),
-        route(POST, "/api/events/{id}/trigger", Caller, events::trigger),
-        route(GET, "/api/queue", Caller, queue::view),
-        route(GET, "/api/queue/{id}", Caller, queue::show),
-        route(POST, "/api/queue/{id}/cancel", Caller, queue::cancel),
+        route(GET, "/api/events/stream", Caller, stream::events),
         route(GET, "/api/chat", Caller, chat::socket),
         route(GET, "/api/chat/sessions", Caller, chat::sessions),
         route(GET, "/api/chat/sessions/{id}", Caller, chat::session),
         route(GET, "/api/usage", Caller, usage::report),
-        route(GET, "/api/ops/health", Caller, ops::health),
-        route(GET, "/api/ops/alerts", Caller, ops::alerts),
-        route(POST, "/api/ops/alerts/{id}/acknowledge", Caller, ops::acknowledge),
-        route(POST, "/api/ops/heal/{action}", Admin, ops::heal),
-        Route { body: 256 * KIB, ..route(POST, "/hooks/{id}", Signed, hooks::receive) },
     ]
 }
 
@@ -94,7 +79,10 @@ pub fn router(app: &App) -> Router {
         router = router.route(path, handler);
     }
     let closed = Guard { app: app.clone(), access: Access::Caller, deadline: USUAL };
-    let unknown = on(MethodFilter::GET, not_found).fallback(not_found).layer(from_fn_with_state(closed, guard::enforce));
+    let unknown = on(MethodFilter::GET, not_found)
+        .fallback(not_found)
+        .layer(from_fn_with_state(closed, guard::enforce))
+        .layer(from_fn(unknown_call));
     router
         .method_not_allowed_fallback(not_allowed)
         .fallback_service(unknown.with_state(app.clone()))
@@ -108,6 +96,15 @@ async fn not_found() -> ApiError {
     ApiError::not_found("Nothing is at this path")
 }
 
+/// A gRPC client of a newer control plane learns in its own terms that a service is not here.
+async fn unknown_call(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
+    let content = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if content.starts_with("application/grpc") {
+        return tonic::Status::unimplemented("no such service here").into_http();
+    }
+    next.run(request).await
+}
+
 async fn not_allowed() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not know this method")
 }
@@ -115,9 +112,11 @@ async fn not_allowed() -> ApiError {
 #[allow(clippy::needless_pass_by_value, reason = "the layer hands over the box")]
 fn panicked(payload: Box<dyn std::any::Any + Send + 'static>) -> axum::response::Response {
     use axum::response::IntoResponse as _;
-    let why = payload.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned());
+    let why =
+        payload.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned());
     tracing::error!(why = why.as_deref().unwrap_or("unknown"), "a handler panicked");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side; the log has the details").into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side; the log has the details")
+        .into_response()
 }
 
 /// Answers are data for programs: no browser should sniff, frame or cache them.
@@ -125,7 +124,10 @@ async fn hardened(request: axum::extract::Request, next: axum::middleware::Next)
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    );
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

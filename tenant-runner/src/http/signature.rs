@@ -30,7 +30,7 @@ pub fn verify<'a>(secret: &str, headers: &'a HeaderMap, body: &[u8], now_s: i64)
         return Err("webhook-id must have 1 to 256 characters");
     }
     let at: i64 = stamp.parse().map_err(|_| "webhook-timestamp must be Unix seconds")?;
-    if (now_s - at).checked_abs().is_none_or(|off| off > TOLERANCE_S) {
+    if now_s.abs_diff(at) > TOLERANCE_S.unsigned_abs() {
         return Err("webhook-timestamp is more than five minutes off");
     }
     let key = STANDARD

@@ -46,6 +46,6 @@ async fn optional_body(request: Request) -> ApiResult<Execute> {
 pub async fn execute(State(app): State<App>, Path(name): Path<String>, request: Request) -> ApiResult<Json<Value>> {
     let Execute { input, agent } = optional_body(request).await?;
     let agent = agent.filter(|a| !a.is_empty());
-    let result = app.engine().skills().execute(&name, &input, agent.as_deref()).await?;
-    Ok(Json(json!({ "skill": name, "result": result })))
+    let run = app.engine().skills().execute(&name, &input, agent.as_deref()).await?;
+    Ok(Json(json!({ "skill": run.skill, "result": run.result })))
 }

@@ -119,8 +119,13 @@ impl Alone {
         let data = dir.path().to_str().unwrap();
         let flags: Vec<&str> = ["--data-dir", data, "--listen", "127.0.0.1:0"].iter().chain(flags).copied().collect();
         let config = config(&flags, &[("API_KEY", API_KEY)]);
-        let runner = nexaas_runner::app::Runner::start(config, nexaas_common::clock::SystemClock::shared()).await.unwrap();
-        let api = Api { base: format!("http://{}", runner.address()), http: reqwest::Client::new(), token: Some(API_KEY.to_owned()) };
+        let runner =
+            nexaas_runner::app::Runner::start(config, nexaas_common::clock::SystemClock::shared()).await.unwrap();
+        let api = Api {
+            base: format!("http://{}", runner.address()),
+            http: reqwest::Client::new(),
+            token: Some(API_KEY.to_owned()),
+        };
         Self { runner, api, dir }
     }
 
@@ -213,7 +218,8 @@ impl Sse {
                 self.buffer = rest.to_owned();
                 return Some(block);
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream is silent").ok()??;
+            let chunk =
+                tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream is silent").ok()??;
             self.buffer.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }
