@@ -311,7 +311,3 @@ fn check_password(password: &SecretString) -> Result<()> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

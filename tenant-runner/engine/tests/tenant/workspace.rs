@@ -1,0 +1,161 @@
+use crate::support::{WRITER, World, write};
+use nexaas_engine::Kind;
+use nexaas_engine::workspace::{Severity, Source, validate};
+
+#[tokio::test]
+async fn an_item_of_the_workspace_replaces_the_frameworks_of_the_same_name_whole() {
+    let world = World::new(&[
+        ("framework/agents/ops/config.yaml", "name: ops\nrole: Framework's\ndescription: from the framework\n"),
+        ("framework/agents/base/config.yaml", "name: base\n"),
+        ("framework/skills/check.md", "# Check\nframework's"),
+        ("workspace/agents/ops/config.yaml", "name: ops\nrole: Client's\nparent: base\n"),
+        ("workspace/skills/check.md", "# Check\nclient's"),
+    ])
+    .await;
+    let snapshot = world.engine.workspace().snapshot();
+    let ops = snapshot.agent("ops").unwrap();
+    assert_eq!((ops.source, ops.role.as_str(), ops.description.as_str()), (Source::Client, "Client's", ""));
+    assert_eq!(snapshot.skill("Check").unwrap().description, "client's");
+    let tree = serde_json::to_value(&snapshot.tree).unwrap();
+    assert_eq!(tree[0]["name"], "base");
+    assert_eq!(tree[0]["source"], "framework");
+    assert_eq!(tree[0]["children"][0]["name"], "ops");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_saved_file_is_seen_without_asking() {
+    let world = World::new(WRITER).await;
+    world.write("agents/editor/config.yaml", "name: editor\n");
+    world.until(|s| s.agent("editor").is_some()).await;
+    // A folder that did not exist at the start, too.
+    world.write("registries/clients.yaml", "fields: []\nentries: []\n");
+    world.until(|s| s.registry("clients").is_some()).await;
+    std::fs::remove_dir_all(world.root().join("agents/editor")).unwrap();
+    world.until(|s| s.agent("editor").is_none()).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_file_is_a_problem_and_the_last_good_version_stays() {
+    let world = World::new(WRITER).await;
+    world.write("workspace.yaml", "name: Acme\nperspectives:\n\t- id: x\n");
+    world.write("agents/writer/config.yaml", "name: [writer\n");
+    world.write("skills/report.md", "---\nname: x\n");
+    let snapshot = world.until(|s| s.problems.len() == 3).await;
+    assert_eq!(snapshot.layout.name, "Acme");
+    assert_eq!(snapshot.agent("writer").unwrap().role, "Copywriter");
+    assert!(snapshot.skill("report").unwrap().body.contains("three lines"));
+    let problem = snapshot.problems.iter().find(|p| p.file == "workspace.yaml").unwrap();
+    assert!(problem.line >= 2 && problem.severity == Severity::Error && problem.reason.contains("tab"), "{problem:?}");
+    world.write("workspace.yaml", "name: Acme Two\n");
+    world.until(|s| s.layout.name == "Acme Two" && s.problems.len() == 2).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_huge_file_a_bomb_and_a_link_outside_are_problems() {
+    let world = World::new(WRITER).await;
+    std::fs::File::create(world.root().join("workspace.yaml")).unwrap().set_len(50 * 1024 * 1024).unwrap();
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for n in 1..12 {
+        let before = vec![format!("*a{}", n - 1); 9].join(", ");
+        bomb.push_str(&format!("a{n}: &a{n} [{before}]\n"));
+    }
+    world.write("registries/bomb.yaml", &bomb);
+    std::fs::create_dir_all(world.root().join("memory")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", world.root().join("skills/leak.md")).unwrap();
+    let snapshot = world.until(|s| s.problems.len() >= 3).await;
+    assert_eq!(snapshot.layout.name, "Acme");
+    for file in ["workspace.yaml", "registries/bomb.yaml", "skills/leak.md"] {
+        assert!(snapshot.problems.iter().any(|p| p.file == file), "{file}: {:?}", snapshot.problems);
+    }
+    assert!(snapshot.skill("leak").is_none());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_view_has_the_fields_scripts_expect_and_no_secret() {
+    let world = World::new(&[
+        ("workspace/workspace.yaml", "name: Acme\ncustom: {kept: true}\nperspectives:\n  - id: p\n    pages:\n      - {id: home, components: [{type: chart, config: {a: [1]}}]}\n"),
+        ("workspace/registries/clients.yaml", "entries: []\n"),
+        ("workspace/.mcp.json", r#"{"mcpServers":{"a":{"command":"x","env":{"TOKEN":"sk-canary"}}}}"#),
+    ])
+    .await;
+    let view = world.engine.workspace().view();
+    for field in ["root", "config", "perspectives", "pages", "components", "registries", "claude_md", "mcp_config"] {
+        assert!(view.get(field).is_some(), "{field}");
+    }
+    assert_eq!(view["config"]["custom"]["kept"], true);
+    assert_eq!(view["components"][0]["config"]["a"][0], 1);
+    assert_eq!(view["registries"][0]["name"], "clients");
+    assert!(!view.to_string().contains("canary"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_workspace_that_has_files_is_left_alone() {
+    let world = World::new(&[("templates/demo/workspace.yaml", "name: Demo\n"), ("workspace/notes.txt", "mine")]).await;
+    let answer = world.engine.workspace().initialize("demo").await.unwrap();
+    assert!(!answer.created);
+    assert!(!world.root().join("workspace.yaml").exists());
+    assert!(world.engine.workspace().is_initialized().await.unwrap());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_template_that_does_not_exist_or_is_no_name_is_refused() {
+    let world = World::new(&[]).await;
+    for (name, kind) in [
+        ("ghost", Kind::NotFound),
+        ("../demo", Kind::Invalid { field: "template".into() }),
+        ("", Kind::Invalid { field: "template".into() }),
+    ] {
+        assert_eq!(world.engine.workspace().initialize(name).await.unwrap_err().kind, kind, "{name}");
+    }
+    assert!(!world.engine.workspace().is_initialized().await.unwrap());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_template_is_copied_once_without_its_seed() {
+    let world = World::new(&[
+        ("templates/fresh/workspace.yaml", "name: Fresh\n"),
+        ("templates/fresh/agents/a/config.yaml", "name: a\n"),
+        (
+            "templates/fresh/seed/history.yaml",
+            "usage:\n  - {ago: 3h, model: claude-sonnet-4-5, source: chat, input_tokens: 10, cost_usd: 0.5}\n",
+        ),
+    ])
+    .await;
+    let first = world.engine.workspace().initialize("fresh").await.unwrap();
+    assert!(first.created, "{first:?}");
+    assert_eq!(world.engine.workspace().snapshot().layout.name, "Fresh");
+    assert!(!world.root().join("seed").exists());
+    assert!(world.root().join("memory").is_dir());
+    let report = world.engine.usage().report(Default::default()).await.unwrap();
+    assert_eq!((report.total_calls, report.total_cost_usd, report.daily[0].key.as_str()), (1, 0.5, "2026-05-04"));
+
+    std::fs::remove_file(world.root().join("workspace.yaml")).unwrap();
+    let world = world.restarted(|_| {}).await;
+    let second = world.engine.workspace().initialize("fresh").await.unwrap();
+    assert!(!second.created, "{second:?}");
+    assert!(!world.root().join("workspace.yaml").exists());
+    assert_eq!(world.engine.usage().report(Default::default()).await.unwrap().total_calls, 1);
+    world.stop().await;
+}
+
+#[test]
+fn a_workspace_can_be_checked_before_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(validate(dir.path())[0].to_string(), "workspace.yaml:0: is missing");
+    write(dir.path(), "workspace.yaml", "name: ok\n");
+    assert!(validate(dir.path()).is_empty());
+    write(dir.path(), "agents/a/config.yaml", "name: a\nparent: b\n");
+    write(dir.path(), "agents/b/config.yaml", "name: b\nparent: a\n");
+    write(dir.path(), "registries/r.yaml", "entries: 7\n");
+    let problems = validate(dir.path());
+    let shown: Vec<String> = problems.iter().map(|p| format!("{}:{}", p.file, p.line)).collect();
+    assert_eq!(shown, ["agents/a/config.yaml:2", "agents/b/config.yaml:2", "registries/r.yaml:1"], "{problems:?}");
+    assert_eq!(validate(&dir.path().join("nowhere"))[0].file, ".");
+}
