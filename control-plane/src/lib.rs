@@ -11,6 +11,7 @@ pub mod error;
 pub mod http;
 pub mod orchestrator;
 pub mod pki;
+pub mod postgres;
 pub mod reconcile;
 pub mod runner_client;
 pub mod service;

@@ -2,6 +2,7 @@
 //! installation's label, and what it cannot see is `Unknown`, never `Absent`.
 
 pub mod docker;
+pub mod fake;
 pub mod image;
 pub mod process;
 

@@ -260,6 +260,22 @@ impl Store {
         .map(|done| done.rows_affected() == 1)
     }
 
+    /// Locks the row against other writers if `fence` still holds; answers whether it does.
+    pub async fn hold_fence(&self, tx: &mut Tx, id: TenantId, fence: Fence) -> Result<bool> {
+        bounded(
+            sqlx::query!(
+                "SELECT 1 AS one FROM tenant WHERE id = $1 AND generation = $3 AND deleted_at IS NULL
+                 AND EXISTS (SELECT 1 FROM leader WHERE epoch = $2) FOR UPDATE",
+                id.uuid(),
+                fence.epoch,
+                signed(fence.generation)
+            )
+            .fetch_optional(&mut **tx),
+        )
+        .await
+        .map(|row| row.is_some())
+    }
+
     /// Ends the tombstone: the backend lists nothing of it any more.
     pub async fn mark_gone(&self, tx: &mut Tx, id: TenantId, fence: Fence) -> Result<bool> {
         let now = self.clock().now();
