@@ -2,8 +2,8 @@
 //! The world outlives whoever controls it, as a container engine does.
 
 use super::{
-    Change, Found, ObjectKind, Observed, RunState, RunnerBackend, RunnerIdentity, RunnerMetrics, RunnerSeen, RunnerSpec,
-    TenantObjects,
+    Change, Found, ObjectKind, Observed, RunState, RunnerBackend, RunnerIdentity, RunnerMetrics, RunnerSeen,
+    RunnerSpec, TenantObjects,
 };
 use crate::domain::TenantId;
 use crate::domain::tenant::{BackendKind, Subnet, Tenant};
@@ -290,7 +290,8 @@ impl RunnerBackend for FakeBackend {
                     return Err(Error::conflict(format!("port {} is taken", runner.spec.port)));
                 }
                 if runner.state != RunState::Running {
-                    (runner.state, runner.boot, runner.configured, runner.answers) = (RunState::Running, boots, None, 0);
+                    (runner.state, runner.boot, runner.configured, runner.answers) =
+                        (RunState::Running, boots, None, 0);
                     s.boots = boots;
                 }
                 Ok(())
@@ -352,7 +353,8 @@ impl RunnerBackend for FakeBackend {
             if s.silent {
                 return Err(silence());
             }
-            let found = |kind: ObjectKind| move |id: &TenantId| Found { tenant_id: *id, kind, name: format!("{kind:?}-{id}") };
+            let found =
+                |kind: ObjectKind| move |id: &TenantId| Found { tenant_id: *id, kind, name: format!("{kind:?}-{id}") };
             Ok(s.runners
                 .keys()
                 .map(found(ObjectKind::Runner))

@@ -34,7 +34,10 @@ impl Binaries {
 
     /// The programs of one major version.
     pub fn of_version(major: &str) -> Option<Self> {
-        major.bytes().all(|b| b.is_ascii_digit()).then(|| Path::new("/usr/lib/postgresql").join(major).join("bin"))
+        major
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| Path::new("/usr/lib/postgresql").join(major).join("bin"))
             .and_then(|dir| Self::in_folder(&dir))
     }
 }

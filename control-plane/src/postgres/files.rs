@@ -58,13 +58,16 @@ impl Layout {
         let path = self.cluster.join("PG_VERSION");
         let version = std::fs::read_to_string(&path).map_err(io("cannot read", &path))?;
         let version = version.trim();
-        let same = binaries.postgres.components().any(|c| c.as_os_str() == version) || !under_debian(&binaries.postgres);
+        let same =
+            binaries.postgres.components().any(|c| c.as_os_str() == version) || !under_debian(&binaries.postgres);
         if same || Binaries::of_version(version).is_some() {
             return Ok(());
         }
         Err(Error::invalid(
             "data_dir",
-            format!("holds a cluster of PostgreSQL {version}, which is not installed; install postgresql-{version} or move it with pg_upgrade"),
+            format!(
+                "holds a cluster of PostgreSQL {version}, which is not installed; install postgresql-{version} or move it with pg_upgrade"
+            ),
         ))
     }
 

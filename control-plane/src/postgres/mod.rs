@@ -177,7 +177,8 @@ mod tests {
         let pid = postmaster(dir.path()).await;
 
         // Killed hard, it comes back by itself.
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
         let back = async {
             loop {
                 if PgConnection::connect_with(&cluster.options()).await.is_ok() && postmaster(dir.path()).await != pid {

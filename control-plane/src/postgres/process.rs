@@ -67,6 +67,11 @@ fn clear(folder: &Path) {
     }
 }
 
+#[allow(deprecated, reason = "what is deprecated is passing types that do not own their descriptor; this one does")]
+fn watched(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd).map_err(Error::internal)
+}
+
 #[derive(Debug)]
 pub struct Server {
     pid: Pid,
@@ -80,8 +85,11 @@ impl Server {
     pub async fn adopt_or_start(binaries: &Binaries, layout: &Layout) -> Result<Self> {
         if let Some(pid) = running(layout) {
             let fd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|e| Error::internal(std::io::Error::from(e)))?;
-            tracing::info!(pid = pid.as_raw_nonzero().get(), "took over the private PostgreSQL server that was still running");
-            return Ok(Self { pid, child: None, pidfd: Some(AsyncFd::new(fd).map_err(Error::internal)?) });
+            tracing::info!(
+                pid = pid.as_raw_nonzero().get(),
+                "took over the private PostgreSQL server that was still running"
+            );
+            return Ok(Self { pid, child: None, pidfd: Some(watched(fd)?) });
         }
         let binaries = layout.fitting(binaries);
         let log = std::fs::OpenOptions::new()

@@ -1,9 +1,9 @@
 //! Doing one action. Each is idempotent and bounded in time; waiting for a runner ends early when its process ends or
 //! when the wish changes.
 
-use super::plan::{Action, Link};
-use super::pass::Pass;
 use super::gate::RunnerSettings;
+use super::pass::Pass;
+use super::plan::{Action, Link};
 use crate::domain::tenant::{BackendKind, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::orchestrator::{ObjectKind, Observed, RunState, RunnerSeen, RunnerSpec};
@@ -101,7 +101,9 @@ impl Pass<'_> {
             Action::InitializeWorkspace => {
                 let template = tenant.template.clone();
                 let detail = self
-                    .until_answered(self.core.timing.workspace, || self.core.gate.initialize_workspace(tenant, &template))
+                    .until_answered(self.core.timing.workspace, || {
+                        self.core.gate.initialize_workspace(tenant, &template)
+                    })
                     .await?;
                 Ok(Done { detail, ..Done::default() })
             }

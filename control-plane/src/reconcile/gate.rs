@@ -1,7 +1,7 @@
 //! What the reconciler asks of a runner itself. A trait, so that whole loops are tested without one.
 
-use crate::domain::tenant::Tenant;
 use crate::domain::TenantId;
+use crate::domain::tenant::Tenant;
 use crate::error::Result;
 use crate::orchestrator::RunnerIdentity;
 use async_trait::async_trait;

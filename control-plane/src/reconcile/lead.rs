@@ -139,7 +139,9 @@ impl Reconciler {
                     self.kick(crew, record.tenant.id, epoch, token, news);
                 }
             }
-            Err(error) => tracing::warn!(error = %error.chain(), "the tenants could not be read; the next sweep tries again"),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "the tenants could not be read; the next sweep tries again")
+            }
         }
     }
 
@@ -221,7 +223,10 @@ impl Reconciler {
 }
 
 /// A backend's changes, then `None` once when they end.
-fn watch(name: &'static str, backend: &crate::orchestrator::SharedBackend) -> BoxStream<'static, (&'static str, Option<TenantId>)> {
+fn watch(
+    name: &'static str,
+    backend: &crate::orchestrator::SharedBackend,
+) -> BoxStream<'static, (&'static str, Option<TenantId>)> {
     let changes = backend.watch().map(move |change| (name, Some(change.tenant_id)));
     Box::pin(changes.chain(futures::stream::once(async move { (name, None) })))
 }

@@ -27,7 +27,11 @@ impl Core {
             for owner in owners {
                 // The row is written before anything is made, so what has no row has no owner. A database that does not
                 // answer is an error here, never an absence.
-                let owned = self.store.tenant_by_id(owner).await?.is_some_and(|r| !r.gone && r.tenant.backend == backend.kind());
+                let owned = self
+                    .store
+                    .tenant_by_id(owner)
+                    .await?
+                    .is_some_and(|r| !r.gone && r.tenant.backend == backend.kind());
                 if !owned {
                     self.remove_orphan(backend, owner).await?;
                 }

@@ -52,7 +52,13 @@ pub struct Pass<'a> {
 }
 
 impl Core {
-    pub(super) async fn pass(&self, id: TenantId, epoch: i64, slot: &Slot, token: &CancellationToken) -> Result<Outcome> {
+    pub(super) async fn pass(
+        &self,
+        id: TenantId,
+        epoch: i64,
+        slot: &Slot,
+        token: &CancellationToken,
+    ) -> Result<Outcome> {
         let Some(record) = self.store.tenant_by_id(id).await?.filter(|r| !r.gone) else {
             self.sessions.forget(id);
             self.gate.forget(id);
@@ -70,7 +76,12 @@ impl Core {
             token,
             backend,
             fence,
-            intent: Intent { desired: tenant.desired, networked: networked(tenant.backend), spec_hash: None, leased: false },
+            intent: Intent {
+                desired: tenant.desired,
+                networked: networked(tenant.backend),
+                spec_hash: None,
+                leased: false,
+            },
             tenant: tenant.clone(),
             api_key_sha256: record.api_key_sha256,
             settings_version: record.settings_version,
@@ -239,9 +250,14 @@ impl Pass<'_> {
         let mut session = self.core.sessions.get(self.tenant.id);
         let wait = session.hold_back(|n| self.core.timing.retry.delay(n));
         self.core.sessions.put(self.tenant.id, session);
-        let outdated = self.seen.objects.runner.present().is_some_and(|r| Some(&r.spec_hash) != self.intent.spec_hash.as_ref());
+        let outdated =
+            self.seen.objects.runner.present().is_some_and(|r| Some(&r.spec_hash) != self.intent.spec_hash.as_ref());
         let (kind, reason, message) = if outdated {
-            (OperationKind::Update, "SpecChanged", "the runner is replaced because its specification changed".to_owned())
+            (
+                OperationKind::Update,
+                "SpecChanged",
+                "the runner is replaced because its specification changed".to_owned(),
+            )
         } else {
             (OperationKind::Heal, "RunnerLost", format!("{}; it is brought back", self.loss()))
         };
@@ -279,7 +295,8 @@ impl Pass<'_> {
     }
 
     async fn unknown(&mut self, recorder: &mut Recorder<'_>) -> Result<Outcome> {
-        let message = format!("the {} backend does not answer; nothing is known of the runner", self.tenant.backend.as_str());
+        let message =
+            format!("the {} backend does not answer; nothing is known of the runner", self.tenant.backend.as_str());
         let verdict = Verdict {
             r#type: ConditionType::Ready,
             status: ConditionStatus::Unknown,
@@ -335,7 +352,9 @@ impl Pass<'_> {
         } else {
             store.block_subnet(&mut tx, id).await?;
         }
-        store.insert_event(&mut tx, id, Severity::Warning, "LeaseTaken", &format!("{why}; another one is used")).await?;
+        store
+            .insert_event(&mut tx, id, Severity::Warning, "LeaseTaken", &format!("{why}; another one is used"))
+            .await?;
         crate::store::bounded(tx.commit()).await?;
         self.core.gate.forget(id);
         // Whether or not this last word is taken: the next pass reads what holds.
@@ -382,11 +401,8 @@ fn probing_now() -> Verdict<'static> {
 
 fn last_trouble(op: &crate::domain::operation::Operation) -> String {
     use crate::domain::operation::StepState;
-    op.steps
-        .iter()
-        .find(|s| s.state != StepState::Succeeded)
-        .map_or_else(String::new, |s| {
-            let detail = if s.detail.is_empty() { "it was not reached" } else { &s.detail };
-            format!("step {}: {detail}", s.name.as_str())
-        })
+    op.steps.iter().find(|s| s.state != StepState::Succeeded).map_or_else(String::new, |s| {
+        let detail = if s.detail.is_empty() { "it was not reached" } else { &s.detail };
+        format!("step {}: {detail}", s.name.as_str())
+    })
 }

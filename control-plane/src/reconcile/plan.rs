@@ -275,13 +275,19 @@ mod tests {
             let actions = plan(&intent, &seen);
             let o = &seen.objects;
             if o.runner == Observed::Unknown {
-                assert!(!actions.iter().any(|a| matches!(a, Action::EnsureRunner | Action::Start)), "{intent:?} {seen:?}");
+                assert!(
+                    !actions.iter().any(|a| matches!(a, Action::EnsureRunner | Action::Start)),
+                    "{intent:?} {seen:?}"
+                );
                 if intent.spec_hash.is_some() || intent.desired != Desired::Running {
                     assert_eq!(actions, [Action::Wait], "{intent:?} {seen:?}");
                 }
             }
             if intent.desired == Desired::Deleted && (o.volume == Observed::Unknown || o.runner == Observed::Unknown) {
-                assert!(!actions.contains(&Action::Release) && !actions.contains(&Action::Settle), "{intent:?} {seen:?}");
+                assert!(
+                    !actions.contains(&Action::Release) && !actions.contains(&Action::Settle),
+                    "{intent:?} {seen:?}"
+                );
             }
             if o.volume == Observed::Unknown {
                 assert!(!actions.contains(&Action::EnsureVolume));
@@ -292,9 +298,9 @@ mod tests {
     #[test]
     fn a_volume_is_removed_only_on_the_way_to_deletion() {
         for (intent, seen) in every_case() {
-            let removes = plan(&intent, &seen)
-                .into_iter()
-                .any(|a| matches!(a, Action::RemoveVolume | Action::RemoveNetwork | Action::RemoveRunner | Action::Release));
+            let removes = plan(&intent, &seen).into_iter().any(|a| {
+                matches!(a, Action::RemoveVolume | Action::RemoveNetwork | Action::RemoveRunner | Action::Release)
+            });
             assert!(!removes || intent.desired == Desired::Deleted, "{intent:?} {seen:?}");
         }
     }
@@ -329,8 +335,7 @@ mod tests {
     fn network_and_volume_are_made_together_and_before_the_runner() {
         let intent =
             Intent { desired: Desired::Running, networked: true, spec_hash: Some(WANTED.into()), leased: true };
-        let objects =
-            TenantObjects { network: Observed::Absent, volume: Observed::Absent, runner: Observed::Absent };
+        let objects = TenantObjects { network: Observed::Absent, volume: Observed::Absent, runner: Observed::Absent };
         let seen = Seen { objects, ..Seen::default() };
         assert_eq!(plan(&intent, &seen), [Action::EnsureNetwork, Action::EnsureVolume]);
     }
