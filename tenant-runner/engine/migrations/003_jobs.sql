@@ -3,8 +3,12 @@ CREATE TABLE jobs (
     seq             INTEGER PRIMARY KEY,
     id              BLOB NOT NULL UNIQUE,
     event_id        TEXT,
+    -- The slot of the event's schedule that this job fills.
+    slot            INTEGER,
     action_type     TEXT NOT NULL,
     action_config   TEXT NOT NULL,
+    -- What came with the trigger, as JSON.
+    payload         TEXT,
     description     TEXT,
     agent           TEXT,
     priority        INTEGER NOT NULL,
@@ -34,7 +38,7 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE INDEX jobs_ready ON jobs (priority, run_at, seq) WHERE state = 'ready';
 CREATE INDEX jobs_running ON jobs (started_at) WHERE state = 'running';
-CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_finished ON jobs (finished_at, state) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_by_event ON jobs (event_id) WHERE event_id IS NOT NULL;
 
 -- What became of each attempt.

@@ -80,6 +80,11 @@ impl Bus {
         self.store.write(move |tx| bus.publish(tx, &fact)).await
     }
 
+    /// Wakes when anything was published.
+    pub fn listen(&self) -> watch::Receiver<u64> {
+        self.published.listen()
+    }
+
     /// Everything after `after_seq`, then whatever happens, until the stream is dropped. Without `after_seq`, only what
     /// happens from now on. The stream ends when the database cannot be read; resume from the last event seen.
     pub fn subscribe(&self, after_seq: Option<u64>) -> impl Stream<Item = BusEvent> + Send + use<> {

@@ -1,0 +1,122 @@
+//! Every table has an end: rows beyond an age or a number are removed, a few at a time, so that nobody waits for it.
+//! A pass follows activity, at most once an hour; an engine in which nothing happens is left alone.
+
+use crate::bus::Bus;
+use crate::error::Result;
+use crate::store::{Store, to_micros};
+use chrono::{DateTime, Duration, Utc};
+use nexaas_common::clock::SharedClock;
+use nexaas_common::task::{OnExit, Supervisor};
+use rusqlite::named_params;
+use tokio_util::sync::CancellationToken;
+
+const BETWEEN_PASSES: std::time::Duration = std::time::Duration::from_secs(3600);
+/// Rows removed per write.
+const AT_ONCE: i64 = 500;
+/// Free pages given back to the file system per write.
+const PAGES_AT_ONCE: u32 = 500;
+
+/// What one table keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    pub table: &'static str,
+    /// Removes up to `:at_once` rows that are older than `:before` or beyond the newest `:rows`.
+    pub sql: &'static str,
+    pub rows: i64,
+    pub age: Duration,
+}
+
+/// The retention of the core's tables. Others are appended where their tables are made.
+pub const CORE: &[Keep] = &[
+    Keep {
+        table: "bus_events",
+        sql: "DELETE FROM bus_events WHERE seq IN (
+                  SELECT seq FROM bus_events
+                  WHERE created_at < :before OR seq <= (SELECT max(seq) FROM bus_events) - :rows
+                  ORDER BY seq LIMIT :at_once)",
+        rows: 50_000,
+        age: Duration::days(14),
+    },
+    Keep {
+        table: "jobs",
+        sql: "DELETE FROM jobs WHERE seq IN (
+                  SELECT seq FROM jobs WHERE finished_at IS NOT NULL AND (
+                      finished_at < :before OR finished_at <= (
+                          SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL
+                          ORDER BY finished_at DESC LIMIT 1 OFFSET :rows))
+                  ORDER BY finished_at LIMIT :at_once)",
+        rows: 20_000,
+        age: Duration::days(30),
+    },
+    Keep {
+        table: "slots",
+        // The slot of a `once` event stays as long as the event, or sending it again would run it again.
+        sql: "DELETE FROM slots WHERE (event_id, slot) IN (
+                  SELECT s.event_id, s.slot FROM slots s JOIN events e ON e.id = s.event_id
+                  WHERE e.condition_type <> 'once' AND (s.slot < :before OR s.slot <= (
+                      SELECT slot FROM slots ORDER BY slot DESC LIMIT 1 OFFSET :rows))
+                  ORDER BY s.slot LIMIT :at_once)",
+        rows: 100_000,
+        age: Duration::days(7),
+    },
+    Keep {
+        table: "alerts",
+        sql: "DELETE FROM alerts WHERE id IN (
+                  SELECT id FROM alerts WHERE resolved_at IS NOT NULL AND (
+                      created_at < :before OR created_at <= (
+                          SELECT created_at FROM alerts ORDER BY created_at DESC LIMIT 1 OFFSET :rows))
+                  ORDER BY created_at LIMIT :at_once)",
+        rows: 1_000,
+        age: Duration::days(90),
+    },
+];
+
+pub(crate) fn start(store: Store, bus: &Bus, clock: SharedClock, rules: Vec<Keep>, supervisor: &Supervisor) {
+    let mut happened = bus.listen();
+    supervisor.spawn("retention", OnExit::Shutdown, |token: CancellationToken| async move {
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                removed = pass(&store, &rules, clock.now()) => match removed {
+                    Ok(0) => {}
+                    Ok(rows) => tracing::info!(rows, "removed what has passed its time"),
+                    Err(error) => tracing::error!(error = error.chain(), "old rows could not be removed"),
+                }
+            }
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(BETWEEN_PASSES) => {}
+            }
+            tokio::select! {
+                () = token.cancelled() => return,
+                Ok(()) = happened.changed() => {}
+            }
+        }
+    });
+}
+
+/// Removes everything the rules no longer keep at `now`; answers how many rows that was.
+pub async fn pass(store: &Store, rules: &[Keep], now: DateTime<Utc>) -> Result<u64> {
+    let mut removed = 0;
+    for rule in rules {
+        loop {
+            let rule = *rule;
+            let rows = store.write(move |tx| remove(tx, &rule, now)).await?;
+            removed += rows;
+            if rows < AT_ONCE as u64 {
+                break;
+            }
+        }
+    }
+    if removed > 0 {
+        store.write(|tx| Ok(tx.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?)).await?;
+    }
+    Ok(removed)
+}
+
+fn remove(tx: &rusqlite::Connection, rule: &Keep, now: DateTime<Utc>) -> Result<u64> {
+    let rows = tx.prepare_cached(rule.sql)?.execute(named_params! {
+        ":before": to_micros(now - rule.age), ":rows": rule.rows, ":at_once": AT_ONCE,
+    })?;
+    Ok(rows as u64)
+}
