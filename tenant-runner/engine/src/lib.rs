@@ -11,26 +11,36 @@ pub mod bus;
 pub mod chat;
 pub mod config;
 pub mod error;
+pub mod event;
 mod history;
 pub mod model;
 pub mod net;
+pub mod ops;
 pub mod queue;
+pub mod retention;
+pub mod schedule;
 pub mod store;
 pub mod usage;
 pub mod users;
+pub mod worker;
 pub mod workspace;
 
 pub use bus::Bus;
 pub use config::{EngineConfig, OpsConfig, Registration, Settings};
 pub use error::{EngineError, Kind};
+pub use event::Events;
+pub use ops::Ops;
+pub use queue::Queue;
 pub use store::Store;
 
+use action::{Actions, SystemNames};
 use arc_swap::ArcSwapOption;
 use assembly::{Base, Parts};
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::BootId;
-use nexaas_common::task::Supervisor;
+use nexaas_common::task::{OnExit, Supervisor};
 use std::sync::Arc;
+use worker::Workers;
 
 /// A running engine.
 #[derive(Debug)]
@@ -40,7 +50,11 @@ pub struct Engine {
     supervisor: Supervisor,
     store: Store,
     bus: Bus,
+    queue: Queue,
+    events: Events,
+    ops: Ops,
     parts: Parts,
+    fallback_zone: chrono_tz::Tz,
 }
 
 impl Engine {
@@ -51,22 +65,49 @@ impl Engine {
         supervisor: Supervisor,
     ) -> Result<Arc<Self>, EngineError> {
         let boot_id = BootId::generate();
-        let settings = Arc::new(ArcSwapOption::empty());
+        let settings: Arc<ArcSwapOption<Settings>> = Arc::new(ArcSwapOption::empty());
         let store = Store::open(&config.database_path, &clock).await?;
         let bus = Bus::open(store.clone(), clock.clone()).await?;
+        let queue = Queue::open(store.clone(), bus.clone(), clock.clone(), boot_id).await?;
+        let fallback_zone = config.default_timezone;
+        let zone = {
+            let settings = settings.clone();
+            Arc::new(move || zone_of(settings.load().as_deref(), fallback_zone))
+        };
+        let events = Events::new(store.clone(), bus.clone(), queue.clone(), clock.clone(), zone);
         let parts = Parts::open(Base {
             config: &config,
             settings: settings.clone(),
             store: store.clone(),
             bus: bus.clone(),
-            events: Arc::new(workspace::NoEvents),
-            clock,
+            events: Arc::new(events.clone()),
+            clock: clock.clone(),
             boot: boot_id,
             supervisor: supervisor.clone(),
         })
         .await?;
+        let agents = Arc::new(parts.agents.clone());
+        let actions = Actions::new(&config, settings.clone(), agents, Arc::new(SystemNames), clock.clone())?;
+        let size = config.worker_pool_size;
+        let workers = Workers::start(size, queue.clone(), Arc::new(actions), clock.clone(), &supervisor);
+        schedule::timer::start(events.clone(), clock.clone(), &supervisor);
         parts.workspace.watch(&supervisor);
-        Ok(Arc::new(Self { boot_id, settings, supervisor, store, bus, parts }))
+        retention::start(store.clone(), &bus, clock.clone(), retention::CORE.to_vec(), &supervisor);
+        let folder = config.database_path.parent().map(ToOwned::to_owned).unwrap_or_default();
+        let ops = Ops::start(
+            ops::Sources {
+                store: store.clone(),
+                bus: bus.clone(),
+                queue: queue.clone(),
+                events: events.clone(),
+                workers,
+                clock,
+                folder,
+            },
+            config.ops,
+            &supervisor,
+        );
+        Ok(Arc::new(Self { boot_id, settings, supervisor, store, bus, queue, events, ops, parts, fallback_zone }))
     }
 
     /// Names this start of the engine; leases belong to it.
@@ -74,9 +115,19 @@ impl Engine {
         self.boot_id
     }
 
-    /// Replaces the settings as a whole.
+    /// Replaces the settings as a whole. Schedules that leave their zone to the default are planned anew if that changed.
     pub fn configure(&self, settings: Settings) {
-        self.settings.store(Some(Arc::new(settings)));
+        let zone = zone_of(Some(&settings), self.fallback_zone);
+        let before = zone_of(self.settings.swap(Some(Arc::new(settings))).as_deref(), self.fallback_zone);
+        if zone == before {
+            return;
+        }
+        let events = self.events.clone();
+        self.supervisor.spawn("replan-schedules", OnExit::Expected, |_| async move {
+            if let Err(error) = events.replan_default_zone().await {
+                tracing::error!(error = error.chain(), "schedules could not be planned for the new default zone");
+            }
+        });
     }
 
     /// The settings in force; the defaults until `configure` was called.
@@ -96,6 +147,18 @@ impl Engine {
         &self.bus
     }
 
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    pub fn ops(&self) -> &Ops {
+        &self.ops
+    }
+
     /// Whether the database writes and reads, and every essential task runs; the answer names what does not.
     pub async fn healthy(&self) -> Result<(), String> {
         if !self.supervisor.healthy() {
@@ -103,4 +166,8 @@ impl Engine {
         }
         self.store.check().await.map_err(|error| error.public().to_owned())
     }
+}
+
+fn zone_of(settings: Option<&Settings>, fallback: chrono_tz::Tz) -> chrono_tz::Tz {
+    settings.and_then(|settings| settings.default_timezone).unwrap_or(fallback)
 }

@@ -11,8 +11,16 @@ const LONGEST_TEXT: usize = 64 * 1024;
 const MOST_HEADERS: usize = 32;
 /// Set by us on every call; a definition cannot.
 const OWN_HEADERS: &[&str] = &[
-    "host", "content-length", "transfer-encoding", "connection", "idempotency-key", "webhook-id", "webhook-timestamp",
-    "webhook-signature", "traceparent", "tracestate",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "idempotency-key",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "traceparent",
+    "tracestate",
 ];
 
 #[derive(Debug)]
@@ -88,7 +96,9 @@ impl Action {
                 let prompt = members.template(&["prompt", "message"])?;
                 Ok(Self::AgentChat(AgentChat {
                     agent: members.text(&["agent"])?,
-                    prompt: prompt.ok_or_else(|| EngineError::invalid("action_config.prompt", "must be a text that is not empty"))?,
+                    prompt: prompt.ok_or_else(|| {
+                        EngineError::invalid("action_config.prompt", "must be a text that is not empty")
+                    })?,
                 }))
             }
         }
@@ -192,7 +202,10 @@ impl Members<'_> {
             None => Ok(()),
             Some(key) => {
                 let key: String = key.chars().take(60).collect();
-                Err(EngineError::invalid(format!("action_config.{key}"), format!("is unknown; known are {}", known.join(", "))))
+                Err(EngineError::invalid(
+                    format!("action_config.{key}"),
+                    format!("is unknown; known are {}", known.join(", ")),
+                ))
             }
         }
     }
@@ -213,8 +226,9 @@ impl Members<'_> {
     }
 
     fn needed(&self, names: &[&str]) -> Result<String> {
-        self.text(names)?
-            .ok_or_else(|| EngineError::invalid(format!("action_config.{}", names[0]), "must be a text that is not empty"))
+        self.text(names)?.ok_or_else(|| {
+            EngineError::invalid(format!("action_config.{}", names[0]), "must be a text that is not empty")
+        })
     }
 
     fn template(&self, names: &[&str]) -> Result<Option<String>> {
@@ -253,11 +267,27 @@ mod tests {
             (ActionType::Webhook, json!({"url": "file:///etc/passwd"}), "action_config.url"),
             (ActionType::Webhook, json!({"url": "http://u:p@example.com"}), "action_config.url"),
             (ActionType::Webhook, json!({"url": "http://example.com", "method": "TRACE"}), "action_config.method"),
-            (ActionType::Webhook, json!({"url": "http://example.com", "headers": {"a\nb": "c"}}), "action_config.headers.a\nb"),
-            (ActionType::Webhook, json!({"url": "http://example.com", "headers": {"Host": "x"}}), "action_config.headers.Host"),
-            (ActionType::Webhook, json!({"url": "http://example.com", "headers": {"X": "a\r\nb"}}), "action_config.headers.X"),
+            (
+                ActionType::Webhook,
+                json!({"url": "http://example.com", "headers": {"a\nb": "c"}}),
+                "action_config.headers.a\nb",
+            ),
+            (
+                ActionType::Webhook,
+                json!({"url": "http://example.com", "headers": {"Host": "x"}}),
+                "action_config.headers.Host",
+            ),
+            (
+                ActionType::Webhook,
+                json!({"url": "http://example.com", "headers": {"X": "a\r\nb"}}),
+                "action_config.headers.X",
+            ),
             (ActionType::Webhook, json!({"url": "http://example.com", "timeout_s": 0}), "action_config.timeout_s"),
-            (ActionType::Webhook, json!({"url": "http://example.com", "body": "{{nobody.knows}}"}), "action_config.body"),
+            (
+                ActionType::Webhook,
+                json!({"url": "http://example.com", "body": "{{nobody.knows}}"}),
+                "action_config.body",
+            ),
             (ActionType::Webhook, json!({"url": "http://example.com", "retries": 3}), "action_config.retries"),
             (ActionType::Script, json!({"command": ""}), "action_config.command"),
             (ActionType::Script, json!({"command": ["", "a"]}), "action_config.command"),

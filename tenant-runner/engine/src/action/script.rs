@@ -46,10 +46,11 @@ impl Scripts {
             .map_err(|error| Failure::passing(format!("the program cannot be started: {error}")))?;
         // Declared after the child, so that a dropped run ends the group before anybody reaps its leader.
         let mut group = Group::of(&child);
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (mut out, mut err) = (Tail::default(), Tail::default());
         let status = {
             let input = job.payload.as_ref().map(|payload| payload.to_string()).unwrap_or_default();
-            let feed = child.stdin.take().map(|mut stdin| async move {
+            let feed = stdin.map(|mut stdin| async move {
                 // A script that does not read its input is free not to.
                 let _ = stdin.write_all(input.as_bytes()).await;
             });
@@ -60,8 +61,8 @@ impl Scripts {
                             feed.await;
                         }
                     },
-                    out.fill(child.stdout.take()),
-                    err.fill(child.stderr.take()),
+                    out.fill(stdout),
+                    err.fill(stderr),
                 )
             };
             let ended = tokio::time::timeout(script.timeout, ended(&mut child, &mut group));
@@ -128,6 +129,7 @@ async fn ended(child: &mut Child, group: &mut Group) -> std::io::Result<ExitStat
     if let Some(pid) = group.0
         && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
     {
+        #[expect(deprecated, reason = "sound for an owned descriptor; what replaces it needs unsafe code")]
         AsyncFd::with_interest(pidfd, Interest::READABLE)?.readable().await?.retain_ready();
         group.kill();
     }

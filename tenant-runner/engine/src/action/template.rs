@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_and_keep_their_kind() {
-        let template = json!({"n": "{{payload.n}}", "t": "<{{ payload.name }}|{{job.id}}>", "l": ["{{payload.list.1.x}}", true]});
+        let template =
+            json!({"n": "{{payload.n}}", "t": "<{{ payload.name }}|{{job.id}}>", "l": ["{{payload.list.1.x}}", true]});
         assert_eq!(fill(&template, &values()), json!({"n": 3, "t": "<A \"b\"|j>", "l": ["y", true]}));
     }
 

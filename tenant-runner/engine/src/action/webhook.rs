@@ -113,7 +113,9 @@ impl Call {
             .ok()
             .and_then(|location| self.url.join(location).ok())
             .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .ok_or_else(|| Failure::passing(format!("HTTP {} to a place that is not a web address", status.as_u16())))?;
+            .ok_or_else(|| {
+                Failure::passing(format!("HTTP {} to a place that is not a web address", status.as_u16()))
+            })?;
         if self.url.scheme() == "https" && target.scheme() == "http" {
             return Err(Failure::passing(format!("HTTP {} from https to http is not followed", status.as_u16())));
         }

@@ -16,8 +16,23 @@ const LONGEST_BACKOFF_MINUTES: f64 = 7.0 * 24.0 * 60.0;
 
 /// What a caller may set.
 const WRITABLE: &[&str] = &[
-    "id", "type", "condition_type", "condition_expr", "next_eval_at", "action_type", "action_config", "status", "priority",
-    "concurrency_key", "max_retries", "retry_backoff_minutes", "expires_at", "workspace", "agent", "client", "description",
+    "id",
+    "type",
+    "condition_type",
+    "condition_expr",
+    "next_eval_at",
+    "action_type",
+    "action_config",
+    "status",
+    "priority",
+    "concurrency_key",
+    "max_retries",
+    "retry_backoff_minutes",
+    "expires_at",
+    "workspace",
+    "agent",
+    "client",
+    "description",
     "metadata",
 ];
 /// What a caller may send back unread, because it was in the answer.
@@ -103,14 +118,17 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
         _ => None,
     };
     Ok(Event {
-        kind: fields.text("type", LONGEST_NAME)?.or_else(|| base.map(|e| e.kind.clone())).ok_or_else(|| missing("type"))?,
+        kind: fields
+            .text("type", LONGEST_NAME)?
+            .or_else(|| base.map(|e| e.kind.clone()))
+            .ok_or_else(|| missing("type"))?,
         condition_type,
         condition_expr,
         next_eval_at,
         action_type,
         action_config,
         status,
-        priority: fields.whole("priority", -1000, 1000)?.or(base.map(|e| e.priority.into())).unwrap_or(0) as i32,
+        priority: fields.whole("priority", -1000, 1000)?.or(base.map(|e| e.priority.into())).unwrap_or(5) as i32,
         concurrency_key: fields.keep(
             fields.text("concurrency_key", LONGEST_NAME)?,
             base.and_then(|e| e.concurrency_key.clone()),
@@ -212,7 +230,9 @@ impl Fields<'_> {
             None => Ok(None),
             Some(Value::String(text)) => match DateTime::parse_from_rfc3339(text) {
                 Ok(at) => Ok(Some(at.with_timezone(&Utc))),
-                Err(_) => Err(EngineError::invalid(field, "must be a moment with its offset, such as 2026-03-01T09:00:00Z")),
+                Err(_) => {
+                    Err(EngineError::invalid(field, "must be a moment with its offset, such as 2026-03-01T09:00:00Z"))
+                }
             },
             Some(_) => Err(EngineError::invalid(field, "must be a moment in RFC 3339 form")),
         }

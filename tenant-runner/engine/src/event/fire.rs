@@ -99,9 +99,8 @@ impl Events {
             (None, ConditionType::Once) => EventStatus::Completed,
             _ => event.status,
         };
-        tx.prepare_cached("UPDATE events SET next_eval_at = ?2, status = ?3, updated_at = ?4 WHERE id = ?1")?.execute(
-            params![event.id, due.next.map(to_micros), status.as_str(), to_micros(now)],
-        )?;
+        tx.prepare_cached("UPDATE events SET next_eval_at = ?2, status = ?3, updated_at = ?4 WHERE id = ?1")?
+            .execute(params![event.id, due.next.map(to_micros), status.as_str(), to_micros(now)])?;
         Ok(fired)
     }
 

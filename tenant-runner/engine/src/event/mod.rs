@@ -17,6 +17,8 @@ use crate::error::{EngineError, Result};
 use crate::queue::{JobId, Queue};
 use crate::schedule::ConditionType;
 use crate::store::{Signal, Store};
+use crate::workspace::EventSink;
+use async_trait::async_trait;
 use chrono_tz::Tz;
 use draft::Context;
 use nexaas_common::clock::SharedClock;
@@ -118,7 +120,9 @@ impl Events {
         if before.is_none() {
             let count: u64 = tx.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
             if count >= MOST_EVENTS {
-                return Err(EngineError::conflict(format!("There are {MOST_EVENTS} events already; delete some first")));
+                return Err(EngineError::conflict(format!(
+                    "There are {MOST_EVENTS} events already; delete some first"
+                )));
             }
         }
         let context = self.context(id.clone(), before.as_ref(), false);
@@ -203,14 +207,29 @@ impl Events {
             return Ok(());
         }
         event.save(tx)?;
-        self.tell(tx, kind, &event.id, json!({"id": event.id, "type": event.kind, "status": event.status,
-            "next_eval_at": event.next_eval_at, "agent": event.agent, "description": event.description}))
+        self.tell(
+            tx,
+            kind,
+            &event.id,
+            json!({"id": event.id, "type": event.kind, "status": event.status,
+            "next_eval_at": event.next_eval_at, "agent": event.agent, "description": event.description}),
+        )
     }
 
     fn tell(&self, tx: &Connection, kind: &'static str, id: &str, data: Value) -> Result<()> {
         self.bus.publish(tx, &Fact::new(kind, format!("event:{id}"), data))?;
         self.changed.raise();
         Ok(())
+    }
+}
+
+#[async_trait]
+impl EventSink for Events {
+    async fn put(&self, event: Value) -> Result<()> {
+        self.upsert(event).await.map(|_| ())
+    }
+    async fn remove(&self, id: &str) -> Result<()> {
+        self.delete(id).await
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Event {
     pub action_type: ActionType,
     pub action_config: Value,
     pub status: EventStatus,
-    /// Higher runs first.
+    /// Lower runs first; 5 is the usual.
     pub priority: i32,
     pub concurrency_key: Option<String>,
     pub max_retries: u32,

@@ -127,7 +127,8 @@ fn raise(tx: &Connection, bus: &Bus, finding: &Finding, now: DateTime<Utc>) -> R
 }
 
 fn resolve(tx: &Connection, bus: &Bus, alert: &Alert, now: DateTime<Utc>) -> Result<()> {
-    tx.prepare_cached("UPDATE alerts SET resolved_at = ?2 WHERE id = ?1")?.execute(params![alert.id, to_micros(now)])?;
+    tx.prepare_cached("UPDATE alerts SET resolved_at = ?2 WHERE id = ?1")?
+        .execute(params![alert.id, to_micros(now)])?;
     let data = json!({"id": alert.id, "category": alert.category, "message": alert.message});
     bus.publish(tx, &Fact::new("alert.resolved", "ops", data))?;
     Ok(())

@@ -51,33 +51,30 @@ pub struct HealResult {
     pub result: String,
 }
 
+/// What the monitor looks at.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    pub store: Store,
+    pub bus: Bus,
+    pub queue: Queue,
+    pub events: Events,
+    pub workers: Workers,
+    pub clock: SharedClock,
+    /// On the disk that holds the database.
+    pub folder: PathBuf,
+}
+
+/// Clones share one monitor.
 #[derive(Debug, Clone)]
 pub struct Ops {
-    store: Store,
-    bus: Bus,
-    queue: Queue,
-    events: Events,
-    workers: Workers,
-    clock: SharedClock,
+    sources: Sources,
     config: OpsConfig,
-    folder: PathBuf,
     supervisor: Supervisor,
 }
 
 impl Ops {
-    #[expect(clippy::too_many_arguments, reason = "the monitor looks at everything, once, at the start")]
-    pub(crate) fn start(
-        store: Store,
-        bus: Bus,
-        queue: Queue,
-        events: Events,
-        workers: Workers,
-        clock: SharedClock,
-        config: OpsConfig,
-        folder: PathBuf,
-        supervisor: &Supervisor,
-    ) -> Self {
-        let ops = Self { store, bus, queue, events, workers, clock, config, folder, supervisor: supervisor.clone() };
+    pub(crate) fn start(sources: Sources, config: OpsConfig, supervisor: &Supervisor) -> Self {
+        let ops = Self { sources, config, supervisor: supervisor.clone() };
         if ops.config.enabled {
             monitor::start(ops.clone(), supervisor);
         }
@@ -86,10 +83,10 @@ impl Ops {
 
     /// The state of the engine at this moment. A database that does not answer is part of the answer.
     pub async fn health(&self) -> OpsHealth {
-        let now = self.clock.now();
+        let now = self.sources.clock.now();
         let readings = self.readings(now).await;
         let db_ok = match &readings {
-            Ok(_) => self.store.check().await.is_ok(),
+            Ok(_) => self.sources.store.check().await.is_ok(),
             Err(_) => false,
         };
         let known = readings.unwrap_or_else(|_| self.without_database());
@@ -113,12 +110,12 @@ impl Ops {
             Some(_) => return Err(EngineError::invalid("severity", "must be one of info, warning, critical")),
         };
         let limit = limit.clamp(1, 1000);
-        self.store.read(move |c| alerts::list(c, limit, severity.as_deref())).await
+        self.sources.store.read(move |c| alerts::list(c, limit, severity.as_deref())).await
     }
 
     pub async fn acknowledge(&self, id: &str) -> Result<Alert> {
         let id = id.to_owned();
-        self.store.write(move |tx| alerts::acknowledge(tx, &id)).await
+        self.sources.store.write(move |tx| alerts::acknowledge(tx, &id)).await
     }
 
     /// Does `action` and says what came of it.
@@ -127,14 +124,14 @@ impl Ops {
             "restart_workers" => self.restart_workers().await?,
             "restart_engine" => {
                 let workers = self.restart_workers().await?;
-                let tick = self.events.tick().await?;
-                self.events.changed().raise_now();
+                let tick = self.sources.events.tick().await?;
+                self.sources.events.changed().raise_now();
                 format!(
                     "{workers}; the scheduler looked again and queued {} jobs; the process itself kept running",
                     tick.fired
                 )
             }
-            "clear_locks" => match self.queue.release_foreign().await? {
+            "clear_locks" => match self.sources.queue.release_foreign().await? {
                 0 => "no lease of an ended process was left; leases of running jobs are not touched".to_owned(),
                 released => format!("{released} leases of ended processes were released; their jobs run again"),
             },
@@ -151,18 +148,19 @@ impl Ops {
     }
 
     async fn restart_workers(&self) -> Result<String> {
-        match self.workers.restart(PATIENCE).await {
-            Some(interrupted) => {
-                Ok(format!("{} workers started over; {interrupted} running jobs were interrupted and run again", self.workers.size()))
-            }
+        match self.sources.workers.restart(PATIENCE).await {
+            Some(interrupted) => Ok(format!(
+                "{} workers started over; {interrupted} running jobs were interrupted and run again",
+                self.sources.workers.size()
+            )),
             None => Err(EngineError::unavailable("The workers do not react")),
         }
     }
 
     async fn stop_stuck(&self) -> Result<String> {
         let mut asked = 0;
-        for job in self.queue.running_since(self.stale_before(self.clock.now())).await? {
-            match self.queue.cancel(job).await {
+        for job in self.sources.queue.running_since(self.stale_before(self.sources.clock.now())).await? {
+            match self.sources.queue.cancel(job).await {
                 Ok(()) => asked += 1,
                 // It has ended meanwhile, which is as good.
                 Err(error) if error.kind == crate::error::Kind::Conflict => {}
@@ -187,19 +185,20 @@ impl Ops {
     fn without_database(&self) -> Readings {
         Readings {
             tasks_running: self.supervisor.healthy(),
-            workers: self.workers.size(),
-            workers_alive: self.workers.alive(),
+            workers: self.sources.workers.size(),
+            workers_alive: self.sources.workers.alive(),
             pending_jobs: 0,
             failed_last_hour: 0,
             stuck_jobs: Vec::new(),
-            disk_free: disk_free(&self.folder),
+            disk_free: disk_free(&self.sources.folder),
         }
     }
 
     async fn readings(&self, now: DateTime<Utc>) -> Result<Readings> {
-        let stuck = self.queue.running_since(self.stale_before(now)).await?;
+        let stuck = self.sources.queue.running_since(self.stale_before(now)).await?;
         let hour_ago = to_micros(now - chrono::Duration::hours(1));
         let (counts, failed) = self
+            .sources
             .store
             .read(move |c| {
                 let failed = c

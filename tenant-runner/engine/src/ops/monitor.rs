@@ -19,7 +19,7 @@ pub(super) fn start(ops: Ops, supervisor: &Supervisor) {
 }
 
 async fn run(ops: Ops, token: CancellationToken) {
-    let mut happened = ops.bus.listen();
+    let mut happened = ops.sources.bus.listen();
     loop {
         let (busy, critical) = match ops.look().await {
             Ok(seen) => seen,
@@ -52,10 +52,11 @@ async fn run(ops: Ops, token: CancellationToken) {
 impl Ops {
     /// One look: whether another one is worth while even if nothing happens, and what is new and critical.
     pub(super) async fn look(&self) -> Result<(bool, Vec<Alert>)> {
-        let now = self.clock.now();
+        let now = self.sources.clock.now();
         let findings = policy::judge(&self.readings(now).await?, &self.limits());
-        let bus = self.bus.clone();
-        self.store
+        let bus = self.sources.bus.clone();
+        self.sources
+            .store
             .write(move |tx| {
                 let raised = alerts::reconcile(tx, &bus, &findings, now)?;
                 let running = tx.prepare_cached("SELECT 1 FROM jobs WHERE state = 'running'")?.exists([])?;

@@ -59,10 +59,17 @@ pub struct Finding {
 }
 
 pub fn judge(readings: &Readings, limits: &Limits) -> Vec<Finding> {
-    [tasks(readings), workers(readings), failures(readings, limits), stuck(readings), backlog(readings, limits), disk(readings, limits)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        tasks(readings),
+        workers(readings),
+        failures(readings, limits),
+        stuck(readings),
+        backlog(readings, limits),
+        disk(readings, limits),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn finding(category: &'static str, severity: Severity, message: String, details: Value) -> Option<Finding> {
@@ -90,7 +97,8 @@ fn failures(readings: &Readings, limits: &Limits) -> Option<Finding> {
     if failed <= limits.max_failed_jobs_hour {
         return None;
     }
-    let severity = if failed > limits.max_failed_jobs_hour.saturating_mul(5) { Severity::Critical } else { Severity::Warning };
+    let severity =
+        if failed > limits.max_failed_jobs_hour.saturating_mul(5) { Severity::Critical } else { Severity::Warning };
     let message = format!("{failed} jobs failed for good within an hour (more than {})", limits.max_failed_jobs_hour);
     finding("job_failures", severity, message, json!({"failed_last_hour": failed}))
 }
@@ -101,7 +109,12 @@ fn stuck(readings: &Readings) -> Option<Finding> {
         return None;
     }
     let shown: Vec<_> = readings.stuck_jobs.iter().take(20).collect();
-    finding("stuck_jobs", Severity::Warning, format!("{count} jobs run unusually long"), json!({"jobs": shown, "count": count}))
+    finding(
+        "stuck_jobs",
+        Severity::Warning,
+        format!("{count} jobs run unusually long"),
+        json!({"jobs": shown, "count": count}),
+    )
 }
 
 fn backlog(readings: &Readings, limits: &Limits) -> Option<Finding> {

@@ -97,11 +97,11 @@ fn busy_keys(tx: &Connection) -> Result<HashSet<String>> {
     Ok(keys.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The highest priority below `below` that any waiting job has.
-fn top_priority(tx: &Connection, below: Option<i32>) -> Result<Option<i32>> {
+/// The most urgent level after `after` that any waiting job has.
+fn top_priority(tx: &Connection, after: Option<i32>) -> Result<Option<i32>> {
     Ok(tx
-        .prepare_cached("SELECT max(priority) FROM jobs WHERE state = 'ready' AND priority < ?1")?
-        .query_row([below.map_or(i64::MAX, i64::from)], |row| row.get(0))?)
+        .prepare_cached("SELECT min(priority) FROM jobs WHERE state = 'ready' AND priority > ?1")?
+        .query_row([after.map_or(i64::MIN, i64::from)], |row| row.get(0))?)
 }
 
 /// Due jobs of one priority whose concurrency key is free; their keys are taken from then on.
@@ -130,7 +130,9 @@ fn candidates(
 
 fn next_due(tx: &Connection, priority: i32, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     let due: Option<i64> = tx
-        .prepare_cached("SELECT run_at FROM jobs WHERE state = 'ready' AND priority = ?1 AND run_at > ?2 ORDER BY run_at LIMIT 1")?
+        .prepare_cached(
+            "SELECT run_at FROM jobs WHERE state = 'ready' AND priority = ?1 AND run_at > ?2 ORDER BY run_at LIMIT 1",
+        )?
         .query_row(params![priority, to_micros(now)], |row| row.get(0))
         .optional()?;
     Ok(due.map(from_micros))

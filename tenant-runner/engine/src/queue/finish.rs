@@ -20,7 +20,10 @@ const LONGEST_TEXT: usize = 64 * 1024;
 pub enum Outcome {
     Succeeded(String),
     /// `permanent`: another attempt cannot do better.
-    Failed { error: String, permanent: bool },
+    Failed {
+        error: String,
+        permanent: bool,
+    },
     /// It stopped because it was asked to.
     Cancelled,
 }

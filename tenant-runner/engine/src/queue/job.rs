@@ -73,7 +73,7 @@ pub struct NewJob {
     pub slot: Option<DateTime<Utc>>,
     pub description: Option<String>,
     pub agent: Option<String>,
-    /// Higher runs first.
+    /// Lower runs first; 5 is the usual.
     pub priority: i32,
     /// At most one job of a key runs at a time.
     pub concurrency_key: Option<String>,
@@ -96,7 +96,7 @@ impl NewJob {
             slot: None,
             description: None,
             agent: None,
-            priority: 0,
+            priority: 5,
             concurrency_key: None,
             run_at: None,
             max_attempts: 1,

@@ -74,7 +74,6 @@ pub struct Queue {
     depth: Arc<Depth>,
 }
 
-
 impl Queue {
     /// Opens the queue for this boot and takes back, in one transaction, what other boots left running.
     pub async fn open(store: Store, bus: Bus, clock: SharedClock, boot: BootId) -> Result<Self> {

@@ -52,8 +52,10 @@ impl Queue {
     pub async fn running_since(&self, since: DateTime<Utc>) -> Result<Vec<JobId>> {
         self.store
             .read(move |c| {
-                let mut statement = c.prepare_cached("SELECT id FROM jobs WHERE state = 'running' AND started_at < ?1")?;
-                let ids = statement.query_map([to_micros(since)], |row| super::job::uuid(row, 0).map(JobId::from_uuid))?;
+                let mut statement =
+                    c.prepare_cached("SELECT id FROM jobs WHERE state = 'running' AND started_at < ?1")?;
+                let ids =
+                    statement.query_map([to_micros(since)], |row| super::job::uuid(row, 0).map(JobId::from_uuid))?;
                 Ok(ids.collect::<rusqlite::Result<_>>()?)
             })
             .await

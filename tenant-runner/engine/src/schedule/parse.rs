@@ -97,8 +97,8 @@ impl Parts {
         if !text.starts_with('{') {
             return Ok(Self(None));
         }
-        let map: Map<String, Value> = serde_json::from_str(text)
-            .or_else(|error| refuse(format!("looks like JSON but is not: {error}")))?;
+        let map: Map<String, Value> =
+            serde_json::from_str(text).or_else(|error| refuse(format!("looks like JSON but is not: {error}")))?;
         for key in map.keys() {
             if !["expr", "seconds", "at", "timezone", "catch_up"].contains(&key.as_str()) {
                 return refuse(format!("has an unknown member '{}'", key.chars().take(40).collect::<String>()));

@@ -35,15 +35,9 @@ fn a_fixed_local_time_inside_the_gap_runs_at_its_end() {
 #[test]
 fn a_fixed_local_time_that_is_repeated_runs_once() {
     let schedule = cron_in("30 2 * * *", Tz::Europe__Berlin);
-    assert_eq!(
-        slots(&schedule, "2026-10-24T12:00:00Z", 2),
-        ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]
-    );
+    assert_eq!(slots(&schedule, "2026-10-24T12:00:00Z", 2), ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
     let schedule = cron_in("30 1 * * *", Tz::America__New_York);
-    assert_eq!(
-        slots(&schedule, "2026-10-31T12:00:00Z", 2),
-        ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]
-    );
+    assert_eq!(slots(&schedule, "2026-10-31T12:00:00Z", 2), ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]);
 }
 
 #[test]
@@ -187,8 +181,12 @@ fn moments() -> impl Strategy<Value = DateTime<Utc>> {
 /// Moments around the changes of clocks of several zones, where mistakes live.
 fn moments_near_changes() -> impl Strategy<Value = DateTime<Utc>> {
     let changes = [
-        "2026-03-29T01:00:00Z", "2026-10-25T01:00:00Z", "2026-03-08T07:00:00Z", "2026-11-01T06:00:00Z",
-        "2026-10-03T15:30:00Z", "2026-04-04T15:00:00Z",
+        "2026-03-29T01:00:00Z",
+        "2026-10-25T01:00:00Z",
+        "2026-03-08T07:00:00Z",
+        "2026-11-01T06:00:00Z",
+        "2026-10-03T15:30:00Z",
+        "2026-04-04T15:00:00Z",
     ];
     (prop::sample::select(changes.to_vec()), -10_800i64..10_800).prop_map(|(at, s)| utc(at) + Duration::seconds(s))
 }

@@ -63,7 +63,10 @@ impl Writer {
             .await
             .map_err(|_| EngineError::unavailable("The database is overloaded"))?
             .map_err(|_| EngineError::unavailable("The database is closed"))?;
-        outcome.await.map_err(|_| EngineError::unavailable("The database could not store the change"))?
+        tokio::time::timeout(PATIENCE, outcome)
+            .await
+            .map_err(|_| EngineError::unavailable("The database does not say whether it stored the change"))?
+            .map_err(|_| EngineError::unavailable("The database could not store the change"))?
     }
 }
 

@@ -43,7 +43,13 @@ struct Pool {
 }
 
 impl Workers {
-    pub fn start(size: usize, queue: Queue, actions: Arc<Actions>, clock: SharedClock, supervisor: &Supervisor) -> Self {
+    pub fn start(
+        size: usize,
+        queue: Queue,
+        actions: Arc<Actions>,
+        clock: SharedClock,
+        supervisor: &Supervisor,
+    ) -> Self {
         let size = size.max(1);
         let alive = Arc::new(AtomicUsize::new(size));
         let (restart, restarts) = mpsc::channel(1);
