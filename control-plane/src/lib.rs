@@ -5,6 +5,7 @@
 
 pub mod cipher;
 pub mod config;
+pub mod dashboard;
 pub mod domain;
 pub mod edge;
 pub mod error;

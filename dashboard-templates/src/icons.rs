@@ -122,6 +122,7 @@ drawings! {
     "headphones" => HEADPHONES,
     "circle-dot" => CIRCLE_DOT,
     "power" => POWER,
+    "wallet" => WALLET,
     "hash" => HASH,
     "webhook" => WEBHOOK,
     "timer" => TIMER,

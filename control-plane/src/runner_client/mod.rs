@@ -5,9 +5,12 @@
 
 pub mod channel;
 pub mod control;
+pub mod model;
+pub mod tenant_api;
 pub mod tls;
 
 pub use control::{Configuration, ControlClient, Hello, Registration, WorkspaceResult};
+pub use tenant_api::TenantApi;
 pub use tls::RunnerStream;
 
 use crate::domain::TenantId;

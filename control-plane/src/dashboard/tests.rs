@@ -1,0 +1,1 @@
+//! A dashboard against a runner that is played in this process.
