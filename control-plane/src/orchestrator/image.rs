@@ -258,8 +258,9 @@ fn fill(layer: &mut Layer, inputs: &ImageInputs) -> Result<()> {
     let users = format!("root:x:0:0:root:/:/bin/sh\nnexaas:x:{RUNNER_UID}:{RUNNER_GID}:Nexaas runner:/data:/bin/sh\n");
     layer.bytes("etc/passwd", 0o644, users.as_bytes())?;
     layer.bytes("etc/group", 0o644, format!("root:x:0:\nnexaas:x:{RUNNER_GID}:\n").as_bytes())?;
-    // Names are looked up in files and DNS; without this file some resolvers ask DNS for localhost.
-    layer.bytes("etc/nsswitch.conf", 0o644, b"hosts: files dns\n")?;
+    // A static program can look names up in files and DNS only; other sources would need libraries that are not here.
+    let sources = b"passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
+    layer.bytes("etc/nsswitch.conf", 0o644, sources)?;
     layer.file("etc/ssl/certs/ca-certificates.crt", 0o644, &inputs.host.certificates)?;
 
     require_static(&inputs.host.busybox, "busybox", "install busybox-static")?;

@@ -142,4 +142,11 @@ mod tests {
         // What a defect says inside is for the log.
         assert!(!error_of(Status::internal("secret detail")).public().contains("secret"));
     }
+
+    #[tokio::test]
+    async fn a_runner_that_never_answers_is_a_timeout() {
+        let silence = std::future::pending::<std::result::Result<tonic::Response<()>, Status>>();
+        let error = within(Duration::from_millis(1), silence).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Timeout { what: "runner" });
+    }
 }
