@@ -243,7 +243,7 @@ fn networks(texts: &[String]) -> Result<Vec<ipnet::IpNet>, Refusal> {
 }
 
 fn origins(texts: &[String]) -> Result<Vec<String>, Refusal> {
-    texts.iter().map(|t| t.trim()).filter(|t| !t.is_empty()).map(|t| origin(t)).collect()
+    texts.iter().map(|t| t.trim()).filter(|t| !t.is_empty()).map(origin).collect()
 }
 
 fn origin(text: &str) -> Result<String, Refusal> {

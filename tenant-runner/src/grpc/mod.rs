@@ -6,8 +6,11 @@ mod accounts;
 mod chat;
 mod control;
 mod convert;
+mod events;
 mod guard;
 mod health;
+mod ops;
+mod queue;
 mod status;
 mod workspace;
 
@@ -42,7 +45,10 @@ pub fn router(app: &App) -> Router {
         .add_service(capped!(wire::control_server::ControlServer))
         .add_service(capped!(wire::accounts_server::AccountsServer))
         .add_service(capped!(wire::workspace_server::WorkspaceServer))
+        .add_service(capped!(wire::events_server::EventsServer))
+        .add_service(capped!(wire::queue_server::QueueServer))
         .add_service(capped!(wire::chat_server::ChatServer))
+        .add_service(capped!(wire::ops_server::OpsServer))
         .add_service(HealthServer::new(health::Health { app: app.clone() }))
         .into_axum_router()
         .layer(from_fn_with_state(app.clone(), guard::enforce))

@@ -2,7 +2,10 @@
 
 use super::convert::{given, json as text};
 use super::{Service, status, wire};
+use nexaas_engine::action::ActionType;
+use nexaas_engine::queue::NewJob;
 use nexaas_engine::workspace::{self, AgentNode, Skill};
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -60,7 +63,11 @@ impl wire::workspace_server::Workspace for Service {
         let agent = given(agent);
         let skills = self.app.engine().skills();
         if enqueue {
-            return Err(Status::unimplemented("skills cannot be queued yet"));
+            let skill = skills.get(&name).map_err(status::of)?.name;
+            let config = json!({ "skill": name, "input": input, "agent": agent });
+            let job = NewJob { description: Some(skill.clone()), agent, ..NewJob::new(ActionType::Skill, config) };
+            let job_id = self.app.engine().queue().enqueue(job).await.map_err(status::of)?.to_string();
+            return Ok(Response::new(wire::ExecuteSkillResponse { skill, result: String::new(), job_id }));
         }
         let run = skills.execute(&name, &input, agent.as_deref()).await.map_err(status::of)?;
         Ok(Response::new(wire::ExecuteSkillResponse { skill: run.skill, result: run.result, job_id: String::new() }))

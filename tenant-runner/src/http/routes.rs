@@ -43,10 +43,11 @@ where
 
 /// Every path there is.
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Public};
+    use Access::{Admin, Caller, Public, Signed};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
-
+    const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
     vec![
         route(GET, "/api/health", Public, health::show),
         Route { body: 16 * KIB, ..route(POST, "/api/auth/register", Public, auth::register) },
@@ -62,11 +63,25 @@ pub fn table() -> Vec<Route> {
         Route { deadline: SKILL, ..route(POST, "/api/skills/{name}/execute", Caller, skills::execute) },
         route(GET, "/api/registries", Caller, registries::list),
         route(GET, "/api/registries/{name}", Caller, registries::show),
+        route(GET, "/api/events", Caller, events::list),
+        route(POST, "/api/events", Caller, events::upsert),
         route(GET, "/api/events/stream", Caller, stream::events),
+        route(GET, "/api/events/{id}", Caller, events::show),
+        route(PATCH, "/api/events/{id}", Caller, events::patch),
+        route(DELETE, "/api/events/{id}", Caller, events::delete),
+        route(POST, "/api/events/{id}/trigger", Caller, events::trigger),
+        route(GET, "/api/queue", Caller, queue::view),
+        route(GET, "/api/queue/{id}", Caller, queue::show),
+        route(POST, "/api/queue/{id}/cancel", Caller, queue::cancel),
         route(GET, "/api/chat", Caller, chat::socket),
         route(GET, "/api/chat/sessions", Caller, chat::sessions),
         route(GET, "/api/chat/sessions/{id}", Caller, chat::session),
         route(GET, "/api/usage", Caller, usage::report),
+        route(GET, "/api/ops/health", Caller, ops::health),
+        route(GET, "/api/ops/alerts", Caller, ops::alerts),
+        route(POST, "/api/ops/alerts/{id}/acknowledge", Caller, ops::acknowledge),
+        route(POST, "/api/ops/heal/{action}", Admin, ops::heal),
+        Route { body: 256 * KIB, ..route(POST, "/hooks/{id}", Signed, hooks::receive) },
     ]
 }
 

@@ -1,0 +1,106 @@
+//! Schedules and triggers, and the stream of what happens.
+
+use super::convert::{given, json, maybe_time, time};
+use super::{Service, status, wire};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use nexaas_engine::event::{Event, EventFilter, Upserted};
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl wire::events_server::Events for Service {
+    async fn list_events(
+        &self,
+        request: Request<wire::ListEventsRequest>,
+    ) -> Result<Response<wire::ListEventsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = EventFilter {
+            status: given(request.status),
+            kind: given(request.r#type),
+            agent: given(request.agent),
+            limit: Some(request.limit).filter(|limit| *limit > 0),
+        };
+        let events = self.app.engine().events().list(filter).await.map_err(status::of)?;
+        Ok(Response::new(wire::ListEventsResponse { events: events.into_iter().map(event).collect() }))
+    }
+
+    async fn upsert_event(
+        &self,
+        request: Request<wire::UpsertEventRequest>,
+    ) -> Result<Response<wire::UpsertEventResponse>, Status> {
+        let body = serde_json::from_str(&request.get_ref().event_json)
+            .map_err(|e| status::invalid("event_json", &format!("must be JSON: {e}")))?;
+        let (id, action) = self.app.engine().events().upsert(body).await.map_err(status::of)?;
+        let action = match action {
+            Upserted::Created => "created",
+            Upserted::Updated => "updated",
+        };
+        Ok(Response::new(wire::UpsertEventResponse { id, action: action.to_owned() }))
+    }
+
+    async fn delete_event(
+        &self,
+        request: Request<wire::DeleteEventRequest>,
+    ) -> Result<Response<wire::DeleteEventResponse>, Status> {
+        self.app.engine().events().delete(&request.get_ref().id).await.map_err(status::of)?;
+        Ok(Response::new(wire::DeleteEventResponse {}))
+    }
+
+    async fn trigger_event(
+        &self,
+        request: Request<wire::TriggerEventRequest>,
+    ) -> Result<Response<wire::TriggerEventResponse>, Status> {
+        let job = self.app.engine().events().trigger(&request.get_ref().id).await.map_err(status::of)?;
+        Ok(Response::new(wire::TriggerEventResponse { job_id: job.to_string() }))
+    }
+
+    type WatchBusStream = BoxStream<'static, Result<wire::BusEvent, Status>>;
+
+    async fn watch_bus(
+        &self,
+        request: Request<wire::WatchBusRequest>,
+    ) -> Result<Response<Self::WatchBusStream>, Status> {
+        let after = Some(request.get_ref().after_seq).filter(|seq| *seq > 0);
+        let draining = self.app.draining().clone();
+        let stream = self
+            .app
+            .engine()
+            .bus()
+            .subscribe(after)
+            .map(|event| {
+                Ok(wire::BusEvent {
+                    seq: event.seq,
+                    r#type: event.kind,
+                    source: event.source,
+                    data_json: json(&event.data),
+                    created_at: time(event.created_at),
+                })
+            })
+            .take_until(async move { draining.cancelled().await });
+        Ok(Response::new(stream.boxed()))
+    }
+}
+
+fn event(e: Event) -> wire::Event {
+    wire::Event {
+        id: e.id,
+        r#type: e.kind,
+        condition_type: e.condition_type.as_str().to_owned(),
+        condition_expr: e.condition_expr,
+        next_eval_at: maybe_time(e.next_eval_at),
+        action_type: e.action_type.as_str().to_owned(),
+        action_config_json: json(&e.action_config),
+        status: e.status.as_str().to_owned(),
+        priority: e.priority,
+        concurrency_key: e.concurrency_key.unwrap_or_default(),
+        max_retries: e.max_retries,
+        agent: e.agent.unwrap_or_default(),
+        description: e.description.unwrap_or_default(),
+        last_result: e.last_result.unwrap_or_default(),
+        last_run_at: maybe_time(e.last_run_at),
+        run_count: e.run_count,
+        fail_count: e.fail_count,
+        created_at: time(e.created_at),
+        updated_at: time(e.updated_at),
+    }
+}
