@@ -91,11 +91,7 @@ impl Client<'_> {
         let body = body(call);
         let mut attempt = 0;
         loop {
-            let outcome = tokio::select! {
-                biased;
-                () = cancel.cancelled() => Attempt::give(cancelled()),
-                outcome = self.attempt(call, &body, sink) => outcome,
-            };
+            let outcome = self.attempt(call, &body, sink, cancel).await;
             let (error, after) = match outcome {
                 Attempt::Done(completion) => return Ok(*completion),
                 Attempt::Give(failed) => return Err(failed),
@@ -120,7 +116,13 @@ impl Client<'_> {
         }
     }
 
-    async fn attempt(&self, call: &Call, body: &Value, sink: &mpsc::Sender<String>) -> Attempt {
+    async fn attempt(
+        &self,
+        call: &Call,
+        body: &Value,
+        sink: &mpsc::Sender<String>,
+        cancel: &CancellationToken,
+    ) -> Attempt {
         let sending = self
             .http
             .post(endpoint(self.base_url))
@@ -128,7 +130,12 @@ impl Client<'_> {
             .header("anthropic-version", VERSION)
             .json(body)
             .send();
-        let response = match tokio::time::timeout(HEADERS_WITHIN, sending).await {
+        let sent = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Attempt::give(cancelled()),
+            sent = tokio::time::timeout(HEADERS_WITHIN, sending) => sent,
+        };
+        let response = match sent {
             Err(_) => {
                 return Attempt::Retry { error: unreachable("The model's server did not answer in time"), after: None };
             }
@@ -152,14 +159,25 @@ impl Client<'_> {
             let error = refused(status, &api_message(&text));
             return if retry { Attempt::Retry { error, after } } else { Attempt::give(error) };
         }
-        self.stream(call, response, sink).await
+        self.stream(call, response, sink, cancel).await
     }
 
-    async fn stream(&self, call: &Call, response: reqwest::Response, sink: &mpsc::Sender<String>) -> Attempt {
+    async fn stream(
+        &self,
+        call: &Call,
+        response: reqwest::Response,
+        sink: &mpsc::Sender<String>,
+        cancel: &CancellationToken,
+    ) -> Attempt {
         let mut events = response.bytes_stream().eventsource();
         let mut answer = Answer::new(call);
         loop {
-            let next = match tokio::time::timeout(SILENCE, events.next()).await {
+            let next = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return answer.failed(cancelled()),
+                next = tokio::time::timeout(SILENCE, events.next()) => next,
+            };
+            let next = match next {
                 Err(_) => return answer.broke_off(unreachable("The model fell silent")),
                 Ok(None) => return answer.broke_off(unreachable("The model's answer ended early")),
                 Ok(Some(Err(error))) => {

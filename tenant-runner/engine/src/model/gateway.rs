@@ -12,7 +12,7 @@ use nexaas_common::id::BootId;
 use nexaas_common::secret::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use url::Url;
@@ -34,7 +34,8 @@ struct Inner {
     clock: SharedClock,
     boot: BootId,
     base_url: Url,
-    http: reqwest::Client,
+    /// Made for the first call that leaves the process: certificate authorities take memory.
+    http: OnceCell<reqwest::Client>,
     turns: Semaphore,
 }
 
@@ -64,14 +65,18 @@ impl Gateway {
                 "model calls of an earlier process were left open; their input is counted as sent"
             );
         }
-        let http = tokio::task::spawn_blocking(http_client).await.map_err(EngineError::internal)??;
         let turns = Semaphore::new(MOST_CALLS);
-        Ok(Self(Arc::new(Inner { settings, workspace, store, clock, boot, base_url, http, turns })))
+        Ok(Self(Arc::new(Inner { settings, workspace, store, clock, boot, base_url, http: OnceCell::new(), turns })))
     }
 
     fn key(&self) -> Option<SecretString> {
         let settings = self.0.settings.load();
         settings.as_ref()?.secrets.get(ANTHROPIC_KEY).filter(|k| !k.expose_secret().trim().is_empty()).cloned()
+    }
+
+    async fn http(&self) -> Result<&reqwest::Client> {
+        let make = || async { tokio::task::spawn_blocking(http_client).await.map_err(EngineError::internal)? };
+        self.0.http.get_or_try_init(make).await
     }
 
     /// Whether a model would really be asked.
@@ -118,10 +123,11 @@ impl Gateway {
             .await
             .map_err(|_| EngineError::unavailable("Too many model calls are running"))?
             .map_err(EngineError::internal)?;
+        let http = self.http().await?;
         let budget = layout.layout.monthly_budget_usd;
         let reservation =
             ledger::reserve(&inner.store, inner.boot, workspace.clone(), &call, budget, inner.clock.now()).await?;
-        let client = anthropic::Client { http: &inner.http, base_url: &inner.base_url, key: &key };
+        let client = anthropic::Client { http, base_url: &inner.base_url, key: &key };
         let started = std::time::Instant::now();
         let outcome = client.run(&call, &sink, cancel).await;
         metrics::histogram!("gen_ai_client_operation_duration_seconds").record(started.elapsed().as_secs_f64());

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     11 "011_users";
     12 "012_usage";
     13 "013_chat";
+    14 "014_workspace_good";
 };
 
 pub(super) fn apply(connection: &mut Connection, now: DateTime<Utc>) -> Result<()> {

@@ -110,7 +110,7 @@ impl Users {
             None => store.write(own_key).await?,
         };
         let tokens = Tokens::new(&key, config.tenant.clone());
-        let hasher = Hasher::new().await?;
+        let hasher = Hasher::new();
         Ok(Self(Arc::new(Inner { store, bus, clock, settings, hasher, tokens, limits: Limits::default() })))
     }
 

@@ -27,18 +27,18 @@ fn hash(password: &str) -> Result<String> {
     Ok(hash.to_string())
 }
 
+/// Stands in for the hash of an account that does not exist: the same parameters, a salt and an output of the same lengths.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 #[derive(Debug)]
 pub(super) struct Hasher {
     turns: Arc<Semaphore>,
-    /// Stands in for the hash of an account that does not exist.
-    dummy: String,
 }
 
 impl Hasher {
-    pub async fn new() -> Result<Self> {
-        let dummy =
-            tokio::task::spawn_blocking(|| hash("nobody's password")).await.map_err(EngineError::internal)??;
-        Ok(Self { turns: Arc::new(Semaphore::new(AT_ONCE)), dummy })
+    pub fn new() -> Self {
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -61,7 +61,7 @@ impl Hasher {
     /// Whether the password belongs to the hash; without a hash, no, after the same work.
     pub async fn verify(&self, password: SecretString, phc: Option<String>) -> Result<bool> {
         let known = phc.is_some();
-        let phc = phc.unwrap_or_else(|| self.dummy.clone());
+        let phc = phc.unwrap_or_else(|| NOBODY.to_owned());
         self.run(move || {
             let hash = PasswordHash::new(&phc).map_err(|e| EngineError::internal(e.to_string()))?;
             let right = argon2()?.verify_password(password.expose_secret().as_bytes(), &hash).is_ok();
@@ -77,21 +77,26 @@ mod tests {
 
     #[tokio::test]
     async fn the_stored_hash_is_argon2id_of_the_required_strength() {
-        let hasher = Hasher::new().await.unwrap();
+        let hasher = Hasher::new();
         let phc = hasher.hash(SecretString::from("correct horse")).await.unwrap();
-        let parsed = PasswordHash::new(&phc).unwrap();
-        assert_eq!(parsed.algorithm.as_str(), "argon2id");
-        assert_eq!(parsed.version, Some(0x13));
-        assert_eq!(parsed.params.get_decimal("m"), Some(19_456));
-        assert_eq!(parsed.params.get_decimal("t"), Some(2));
-        assert_eq!(parsed.params.get_decimal("p"), Some(1));
+        // Whoever does not exist costs the same as whoever does.
+        for text in [phc.as_str(), NOBODY] {
+            let parsed = PasswordHash::new(text).unwrap();
+            assert_eq!(parsed.algorithm.as_str(), "argon2id");
+            assert_eq!(parsed.version, Some(0x13));
+            assert_eq!(parsed.params.get_decimal("m"), Some(19_456));
+            assert_eq!(parsed.params.get_decimal("t"), Some(2));
+            assert_eq!(parsed.params.get_decimal("p"), Some(1));
+            assert_eq!(parsed.salt.as_ref().map(|s| s.len()), Some(16));
+            assert_eq!(parsed.hash.as_ref().map(|h| h.len()), Some(32));
+        }
         assert!(hasher.verify(SecretString::from("correct horse"), Some(phc.clone())).await.unwrap());
         assert!(!hasher.verify(SecretString::from("wrong horse"), Some(phc)).await.unwrap());
     }
 
     #[tokio::test]
     async fn no_password_fits_an_account_that_does_not_exist() {
-        let hasher = Hasher::new().await.unwrap();
-        assert!(!hasher.verify(SecretString::from("nobody's password"), None).await.unwrap());
+        let hasher = Hasher::new();
+        assert!(!hasher.verify(SecretString::from("any password"), None).await.unwrap());
     }
 }

@@ -8,11 +8,11 @@ use super::files::Root;
 use super::layout::{self, Layout};
 use super::mcp::{self, CatalogEntry};
 use super::memory::{self, MemoryEvent};
-use super::problem::Problem;
+use super::problem::{Problem, Severity};
 use super::registries::{self, Registry};
 use super::skills::{self, Skill};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -187,9 +187,36 @@ pub fn merge(framework: Layer, workspace: Layer, mut problems: Vec<Problem>, bef
     snapshot
 }
 
+/// What a load found.
+#[derive(Debug)]
+pub struct Loaded {
+    pub snapshot: Snapshot,
+    /// The texts of the workspace's files, by path, and the paths of those that cannot be used.
+    pub texts: BTreeMap<String, String>,
+    pub broken: BTreeSet<String>,
+}
+
+/// The layer that remembered texts stand for.
+pub fn remembered(texts: BTreeMap<String, String>, zone: chrono_tz::Tz) -> Layer {
+    layer(&Root::remembered(texts), Source::Client, zone, &Layer::default(), &mut Vec::new())
+}
+
 /// Reads both roots again. A root that cannot be opened keeps its last layer, with a problem.
-pub fn load(framework: Option<&Path>, workspace: &Path, zone: chrono_tz::Tz, before: &Snapshot) -> Snapshot {
+pub fn load(framework: Option<&Path>, workspace: &Path, zone: chrono_tz::Tz, before: &Snapshot) -> Loaded {
     let mut problems = Vec::new();
+    let mut texts = BTreeMap::new();
+    let workspace_layer = match Root::open(workspace) {
+        Ok(root) => {
+            let layer = layer(&root, Source::Client, zone, &before.workspace, &mut problems);
+            texts = root.into_read();
+            layer
+        }
+        Err(error) => {
+            problems.push(Problem::error(".", 0, format!("the workspace cannot be opened: {error}")));
+            before.workspace.as_ref().clone()
+        }
+    };
+    let broken = problems.iter().filter(|p| p.severity == Severity::Error).map(|p| p.file.clone()).collect();
     let framework_layer = match framework {
         None => Layer::default(),
         Some(path) => match Root::open(path) {
@@ -208,14 +235,7 @@ pub fn load(framework: Option<&Path>, workspace: &Path, zone: chrono_tz::Tz, bef
             }
         },
     };
-    let workspace_layer = match Root::open(workspace) {
-        Ok(root) => layer(&root, Source::Client, zone, &before.workspace, &mut problems),
-        Err(error) => {
-            problems.push(Problem::error(".", 0, format!("the workspace cannot be opened: {error}")));
-            before.workspace.as_ref().clone()
-        }
-    };
-    merge(framework_layer, workspace_layer, problems, before)
+    Loaded { snapshot: merge(framework_layer, workspace_layer, problems, before), texts, broken }
 }
 
 /// Everything that is wrong with the workspace in `dir`, for whoever checks one before using it.

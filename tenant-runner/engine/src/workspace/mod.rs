@@ -5,6 +5,7 @@
 
 mod agents;
 pub(crate) mod files;
+mod good;
 mod layout;
 mod load;
 mod mcp;
@@ -43,7 +44,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch as channel;
+use tokio::sync::{Notify, watch as channel};
 
 /// Where the files are.
 #[derive(Debug, Clone)]
@@ -72,12 +73,14 @@ struct Inner {
     current: ArcSwap<Snapshot>,
     revision: channel::Sender<u64>,
     /// One load, and one initialisation, at a time.
-    loading: tokio::sync::Mutex<()>,
+    loading: tokio::sync::Mutex<good::Remembered>,
     initializing: tokio::sync::Mutex<()>,
     store: Store,
     bus: Bus,
     events: Arc<dyn EventSink>,
     clock: SharedClock,
+    /// Asks the watching task to look again.
+    nudged: Arc<Notify>,
 }
 
 impl Workspace {
@@ -99,18 +102,23 @@ impl Workspace {
         if let Err(error) = made {
             tracing::error!(%error, path = %roots.workspace.display(), "the workspace's folder cannot be made");
         }
+        let (texts, hashes) = good::recall(&store).await?;
+        let zone = config.default_timezone;
+        let last =
+            tokio::task::spawn_blocking(move || load::remembered(texts, zone)).await.map_err(EngineError::internal)?;
         let workspace = Self(Arc::new(Inner {
             roots,
             default_zone: config.default_timezone,
             settings,
-            current: ArcSwap::from_pointee(Snapshot::default()),
+            current: ArcSwap::from_pointee(Snapshot { workspace: Arc::new(last), ..Snapshot::default() }),
             revision: channel::Sender::new(0),
-            loading: tokio::sync::Mutex::default(),
+            loading: tokio::sync::Mutex::new(hashes),
             initializing: tokio::sync::Mutex::default(),
             store,
             bus,
             events,
             clock,
+            nudged: Arc::new(Notify::new()),
         }));
         workspace.load().await?;
         Ok(workspace)
@@ -129,6 +137,15 @@ impl Workspace {
     /// Hears of every new revision after this call.
     pub fn revisions(&self) -> channel::Receiver<u64> {
         self.0.revision.subscribe()
+    }
+
+    /// Has the files looked at again soon, for instance because the settings changed.
+    pub(crate) fn nudge(&self) {
+        self.0.nudged.notify_one();
+    }
+
+    pub(crate) fn nudged(&self) -> Arc<Notify> {
+        self.0.nudged.clone()
     }
 
     /// The root of the workspace.
@@ -183,18 +200,22 @@ impl Workspace {
     }
 
     async fn load(&self) -> Result<Arc<Snapshot>> {
-        let _one = self.0.loading.lock().await;
+        let mut remembered = self.0.loading.lock().await;
         let before = self.snapshot();
         let (roots, zone, last) = (self.0.roots.clone(), self.zone(), before.clone());
         let started = std::time::Instant::now();
-        let next =
+        let mut loaded =
             tokio::task::spawn_blocking(move || load::load(roots.framework.as_deref(), &roots.workspace, zone, &last))
                 .await
                 .map_err(EngineError::internal)?;
         metrics::histogram!("nexaas_workspace_load_seconds").record(started.elapsed().as_secs_f64());
-        let next = Arc::new(next);
+        let next = Arc::new(std::mem::take(&mut loaded.snapshot));
         if next.revision != before.revision {
             self.publish(next.clone());
+        }
+        if let Err(error) = good::remember(&self.0.store, &mut remembered, loaded, to_micros(self.0.clock.now())).await
+        {
+            tracing::error!(error = error.chain(), "the workspace's last good version could not be stored");
         }
         Ok(next)
     }

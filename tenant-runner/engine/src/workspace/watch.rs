@@ -39,7 +39,7 @@ fn watcher(paths: &[&Path], changed: &Arc<Notify>) -> notify::Result<Recommended
 
 /// Starts the task. Without a working watcher the workspace stays as it is until something asks for a reload, and the log says so.
 pub(super) fn start(workspace: &Workspace, supervisor: &Supervisor) {
-    let changed = Arc::new(Notify::new());
+    let changed = workspace.nudged();
     let roots = workspace.roots();
     let mut paths = vec![roots.workspace.as_path()];
     paths.extend(roots.framework.as_deref());

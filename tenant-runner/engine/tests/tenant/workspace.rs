@@ -54,6 +54,22 @@ async fn a_broken_file_is_a_problem_and_the_last_good_version_stays() {
 }
 
 #[tokio::test]
+async fn the_last_good_version_outlives_a_restart() {
+    let world = World::new(WRITER).await;
+    world.write("workspace.yaml", "name: [Acme\n");
+    world.write("skills/other.md", "# Other");
+    world.until(|s| !s.problems.is_empty() && s.skill("other").is_some()).await;
+    let world = world.restarted(|_| {}).await;
+    let snapshot = world.engine.workspace().snapshot();
+    assert_eq!((snapshot.layout.name.as_str(), snapshot.problems.len()), ("Acme", 1));
+    std::fs::remove_file(world.root().join("workspace.yaml")).unwrap();
+    world.until(|s| s.layout.name.is_empty()).await;
+    let world = world.restarted(|_| {}).await;
+    assert_eq!(world.engine.workspace().snapshot().layout.name, "");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_huge_file_a_bomb_and_a_link_outside_are_problems() {
     let world = World::new(WRITER).await;
     std::fs::File::create(world.root().join("workspace.yaml")).unwrap().set_len(50 * 1024 * 1024).unwrap();
