@@ -5,11 +5,12 @@ use crate::bus::Bus;
 use crate::chat::Chat;
 use crate::config::{EngineConfig, Settings};
 use crate::error::Result;
+use crate::event::Events;
 use crate::model::Gateway;
 use crate::store::Store;
 use crate::usage::Usage;
 use crate::users::Users;
-use crate::workspace::{EventSink, Workspace};
+use crate::workspace::Workspace;
 use arc_swap::ArcSwapOption;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::BootId;
@@ -33,7 +34,7 @@ pub(crate) struct Base<'a> {
     pub settings: Arc<ArcSwapOption<Settings>>,
     pub store: Store,
     pub bus: Bus,
-    pub events: Arc<dyn EventSink>,
+    pub events: Events,
     pub clock: SharedClock,
     pub boot: BootId,
     pub supervisor: Supervisor,

@@ -4,6 +4,7 @@
 //! same transaction as the mark that the workspace is made.
 
 use crate::error::{EngineError, Result};
+use crate::event::Events;
 use crate::queue::{AttemptId, JobId};
 use crate::store::to_micros;
 use crate::workspace::{files::Root, or_default, parse_yaml, template::SEED};
@@ -176,13 +177,11 @@ fn parse(text: &str) -> Result<History, crate::workspace::Problem> {
 }
 
 impl History {
-    /// The events to create, each as the body of `POST /api/events`.
-    pub(crate) fn events(&self) -> &[Value] {
-        &self.events
-    }
-
-    /// Writes everything but the events.
-    pub(crate) fn insert(&self, tx: &Connection, now: DateTime<Utc>) -> Result<()> {
+    /// Writes all of it, inside a write.
+    pub(crate) fn insert(&self, tx: &Connection, schedules: &Events, now: DateTime<Utc>) -> Result<()> {
+        for event in &self.events {
+            schedules.upsert_in(tx, event.clone())?;
+        }
         let events: BTreeMap<&str, &Value> = self.events.iter().filter_map(|e| Some((e["id"].as_str()?, e))).collect();
         let mut jobs: Vec<&PastJob> = self.jobs.iter().collect();
         // The oldest gets the lowest number.
@@ -306,6 +305,6 @@ mod tests {
     fn a_condition_written_as_a_map_becomes_text() {
         let history =
             parse("events:\n  - {id: a, condition_expr: {expr: '0 9 * * *', timezone: Europe/Berlin}}\n").unwrap();
-        assert_eq!(history.events()[0]["condition_expr"], r#"{"expr":"0 9 * * *","timezone":"Europe/Berlin"}"#);
+        assert_eq!(history.events[0]["condition_expr"], r#"{"expr":"0 9 * * *","timezone":"Europe/Berlin"}"#);
     }
 }

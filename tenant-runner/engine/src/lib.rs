@@ -80,7 +80,7 @@ impl Engine {
             settings: settings.clone(),
             store: store.clone(),
             bus: bus.clone(),
-            events: Arc::new(events.clone()),
+            events: events.clone(),
             clock: clock.clone(),
             boot: boot_id,
             supervisor: supervisor.clone(),
@@ -92,7 +92,8 @@ impl Engine {
         let workers = Workers::start(size, queue.clone(), Arc::new(actions), clock.clone(), &supervisor);
         schedule::timer::start(events.clone(), clock.clone(), &supervisor);
         parts.workspace.watch(&supervisor);
-        retention::start(store.clone(), &bus, clock.clone(), retention::CORE.to_vec(), &supervisor);
+        let rules = [retention::CORE, usage::KEEP, chat::KEEP].concat();
+        retention::start(store.clone(), &bus, clock.clone(), rules, &supervisor);
         let folder = config.database_path.parent().map(ToOwned::to_owned).unwrap_or_default();
         let ops = Ops::start(
             ops::Sources {
@@ -122,6 +123,8 @@ impl Engine {
         if zone == before {
             return;
         }
+        // Follow-ups that name no zone are read in the new one.
+        self.parts.workspace.nudge();
         let events = self.events.clone();
         self.supervisor.spawn("replan-schedules", OnExit::Expected, |_| async move {
             if let Err(error) = events.replan_default_zone().await {

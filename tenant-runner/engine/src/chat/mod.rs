@@ -9,6 +9,7 @@ use crate::agent::{self, Agents};
 use crate::bus::{Bus, Fact};
 use crate::error::{EngineError, Result};
 use crate::model::Origin;
+use crate::retention::Keep;
 use crate::store::{Signal, Store, to_micros};
 use chrono::{DateTime, Utc};
 use futures::Stream;
@@ -31,6 +32,30 @@ const MOST_TURNS: usize = 64;
 const PENDING: usize = 64;
 /// Pieces that arrive meanwhile are stored together, up to this size.
 const LARGEST_CHUNK: usize = 8 * 1024;
+
+/// Sessions that nobody touches end; the pieces of an answer are only for replay, the answer itself is a message.
+pub const KEEP: &[Keep] = &[
+    Keep {
+        table: "chat_sessions",
+        sql: "DELETE FROM chat_sessions WHERE id IN (
+                  SELECT id FROM chat_sessions WHERE turn_boot IS NULL AND (
+                      updated_at < :before OR updated_at <= (
+                          SELECT updated_at FROM chat_sessions ORDER BY updated_at DESC LIMIT 1 OFFSET :rows))
+                  ORDER BY updated_at LIMIT :at_once)",
+        rows: 5_000,
+        age: chrono::Duration::days(180),
+    },
+    Keep {
+        table: "chat_events",
+        sql: "DELETE FROM chat_events WHERE (session_id, seq) IN (
+                  SELECT e.session_id, e.seq FROM chat_events e JOIN chat_sessions s ON s.id = e.session_id
+                  WHERE s.turn_boot IS NULL AND (e.created_at < :before OR e.created_at <= (
+                      SELECT created_at FROM chat_events ORDER BY created_at DESC LIMIT 1 OFFSET :rows))
+                  ORDER BY e.created_at LIMIT :at_once)",
+        rows: 200_000,
+        age: chrono::Duration::days(7),
+    },
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,12 +139,7 @@ impl Chat {
         supervisor: Supervisor,
     ) -> Result<Self> {
         let now = to_micros(clock.now());
-        let interrupted = store
-            .write(move |tx| {
-                rows::prune(tx, now)?;
-                rows::recover(tx, boot, now)
-            })
-            .await?;
+        let interrupted = store.write(move |tx| rows::recover(tx, boot, now)).await?;
         if interrupted > 0 {
             tracing::warn!(interrupted, "turns of an earlier process were cut short; their sessions say so");
         }

@@ -9,12 +9,6 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::VecDeque;
 use uuid::Uuid;
 
-const DAY: i64 = 86_400_000_000;
-/// Sessions that nobody touched for so long are deleted.
-const SESSIONS_FOR: i64 = 180 * DAY;
-const MOST_SESSIONS: i64 = 5_000;
-/// The pieces of an answer are only needed for replay; the answer itself is a message.
-const EVENTS_FOR: i64 = 7 * DAY;
 const PAGE: u32 = 256;
 /// Messages that are read back as history; fewer may fit.
 const MOST_HISTORY: u32 = 200;
@@ -78,7 +72,6 @@ pub(super) fn begin(
         None => {
             let id = Uuid::new_v4().to_string();
             let title: String = message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect();
-            prune(tx, now)?;
             tx.execute(
                 "INSERT INTO chat_sessions (id, agent, title, created_at, updated_at, turn_boot) VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
                 params![id, agent, title, now, boot.to_string()],
@@ -192,19 +185,4 @@ pub(super) fn recover(tx: &Connection, boot: BootId, now: i64) -> Result<usize> 
         end(tx, id, ChatEventKind::Error, "The runner restarted during this answer; please ask again", &shown, now)?;
     }
     Ok(left.len())
-}
-
-pub(super) fn prune(tx: &Connection, now: i64) -> Result<()> {
-    tx.execute("DELETE FROM chat_sessions WHERE turn_boot IS NULL AND updated_at < ?1", [now - SESSIONS_FOR])?;
-    tx.execute(
-        "DELETE FROM chat_sessions WHERE turn_boot IS NULL AND id IN
-           (SELECT id FROM chat_sessions ORDER BY updated_at DESC LIMIT -1 OFFSET ?1)",
-        [MOST_SESSIONS],
-    )?;
-    tx.execute(
-        "DELETE FROM chat_events WHERE created_at < ?1
-           AND session_id IN (SELECT id FROM chat_sessions WHERE turn_boot IS NULL)",
-        [now - EVENTS_FOR],
-    )?;
-    Ok(())
 }

@@ -17,8 +17,6 @@ use crate::error::{EngineError, Result};
 use crate::queue::{JobId, Queue};
 use crate::schedule::ConditionType;
 use crate::store::{Signal, Store};
-use crate::workspace::EventSink;
-use async_trait::async_trait;
 use chrono_tz::Tz;
 use draft::Context;
 use nexaas_common::clock::SharedClock;
@@ -220,16 +218,6 @@ impl Events {
         self.bus.publish(tx, &Fact::new(kind, format!("event:{id}"), data))?;
         self.changed.raise();
         Ok(())
-    }
-}
-
-#[async_trait]
-impl EventSink for Events {
-    async fn put(&self, event: Value) -> Result<()> {
-        self.upsert(event).await.map(|_| ())
-    }
-    async fn remove(&self, id: &str) -> Result<()> {
-        self.delete(id).await
     }
 }
 

@@ -5,10 +5,21 @@
 
 use crate::error::{EngineError, Result};
 use crate::model::price::dollars;
+use crate::retention::Keep;
 use crate::store::{Store, from_micros, to_micros};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Duration, NaiveDate, Utc};
 use rusqlite::{Connection, Row, ToSql};
 use serde::{Deserialize, Serialize};
+
+/// Usage is kept for longer than a year, for comparisons.
+pub const KEEP: &[Keep] = &[Keep {
+    table: "usage",
+    sql: "DELETE FROM usage WHERE id IN (
+              SELECT id FROM usage WHERE at < :before OR at <= (SELECT at FROM usage ORDER BY at DESC LIMIT 1 OFFSET :rows)
+              ORDER BY at LIMIT :at_once)",
+    rows: 500_000,
+    age: Duration::days(400),
+}];
 
 /// What to count. Empty: everything.
 #[derive(Debug, Clone, Default, Deserialize)]

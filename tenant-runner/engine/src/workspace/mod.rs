@@ -25,13 +25,13 @@ pub use mcp::CatalogEntry;
 pub use problem::{Problem, Severity};
 pub use registries::{Field, Registry};
 pub use skills::Skill;
-pub use sync::{EventSink, NoEvents};
 
 pub(crate) use yaml::{or_default, parse as parse_yaml};
 
 use crate::bus::{Bus, Fact};
 use crate::config::{EngineConfig, Settings};
 use crate::error::{EngineError, Result};
+use crate::event::Events;
 use crate::history;
 use crate::store::{Store, to_micros};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -77,7 +77,7 @@ struct Inner {
     initializing: tokio::sync::Mutex<()>,
     store: Store,
     bus: Bus,
-    events: Arc<dyn EventSink>,
+    events: Events,
     clock: SharedClock,
     /// Asks the watching task to look again.
     nudged: Arc<Notify>,
@@ -88,7 +88,7 @@ impl Workspace {
     pub(crate) async fn open(
         config: &EngineConfig,
         settings: Arc<ArcSwapOption<Settings>>,
-        (store, bus, events): (Store, Bus, Arc<dyn EventSink>),
+        (store, bus, events): (Store, Bus, Events),
         clock: SharedClock,
     ) -> Result<Self> {
         let roots = Roots {
@@ -235,7 +235,7 @@ impl Workspace {
             let data = json!({"revision": next.revision, "problems": next.problems.len()});
             self.0.bus.announce(Fact::new("workspace.changed", "workspace", data)).await?;
         }
-        sync::memory(&self.0.store, self.0.events.as_ref(), &next.memory, to_micros(self.0.clock.now())).await?;
+        sync::memory(&self.0.store, &self.0.events, &next.memory, to_micros(self.0.clock.now())).await?;
         Ok(next)
     }
 
@@ -263,7 +263,8 @@ impl Workspace {
     }
 
     async fn mark(&self, template: &str, state: &'static str, history: history::History) -> Result<()> {
-        let (template, now, bus) = (template.to_owned(), self.0.clock.now(), self.0.bus.clone());
+        let (template, now, bus, events) =
+            (template.to_owned(), self.0.clock.now(), self.0.bus.clone(), self.0.events.clone());
         self.0
             .store
             .write(move |tx| {
@@ -272,7 +273,7 @@ impl Workspace {
                      ON CONFLICT (only) DO UPDATE SET state = excluded.state, at = excluded.at, template = excluded.template",
                     params![template, state, to_micros(now)],
                 )?;
-                history.insert(tx, now)?;
+                history.insert(tx, &events, now)?;
                 if state == "done" {
                     bus.publish(tx, &Fact::new("workspace.changed", "workspace", json!({"template": template})))?;
                 }
@@ -322,9 +323,6 @@ impl Workspace {
         self.mark(template, "copying", history::History::default()).await?;
         let root = self.0.roots.workspace.clone();
         let files = blocking(move || template::copy(&dir, &Dir::open_ambient_dir(root, ambient_authority())?)).await?;
-        for event in seed.events() {
-            self.0.events.put(event.clone()).await?;
-        }
         self.mark(template, "done", seed).await?;
         self.reload().await?;
         Ok(Initialized { created: true, detail: format!("Copied {files} files from the template '{template}'") })

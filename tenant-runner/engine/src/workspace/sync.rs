@@ -5,22 +5,13 @@
 
 use super::memory::MemoryEvent;
 use crate::error::{EngineError, Kind, Result};
+use crate::event::Events;
 use crate::store::Store;
-use async_trait::async_trait;
 use rusqlite::params;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Where events are kept, as far as the workspace is concerned.
-#[async_trait]
-pub trait EventSink: Send + Sync + std::fmt::Debug {
-    /// Creates or replaces an event; the form is that of `POST /api/events`.
-    async fn put(&self, event: Value) -> Result<()>;
-    async fn remove(&self, id: &str) -> Result<()>;
-}
-
-pub(super) async fn memory(store: &Store, events: &dyn EventSink, wanted: &[MemoryEvent], now: i64) -> Result<()> {
+pub(super) async fn memory(store: &Store, events: &Events, wanted: &[MemoryEvent], now: i64) -> Result<()> {
     let mut known: BTreeMap<String, String> = store
         .read(|c| {
             let mut statement = c.prepare_cached("SELECT event_id, hash FROM memory_sync")?;
@@ -33,20 +24,10 @@ pub(super) async fn memory(store: &Store, events: &dyn EventSink, wanted: &[Memo
         if known.remove(&event.id).as_deref() == Some(hash.as_str()) {
             continue;
         }
-        if let Err(error) = events.put(event.json.clone()).await {
-            if !matches!(error.kind, Kind::Invalid { .. }) {
-                return Err(error);
-            }
-            tracing::warn!(
-                event = event.id,
-                error = error.public(),
-                "an entry of a memory file is not usable as an event"
-            );
-            continue;
-        }
-        let id = event.id.clone();
-        store
+        let (events, id, json) = (events.clone(), event.id.clone(), event.json.clone());
+        let written = store
             .write(move |tx| {
+                events.upsert_in(tx, json)?;
                 tx.execute(
                     "INSERT INTO memory_sync (event_id, hash, at) VALUES (?1, ?2, ?3)
                      ON CONFLICT (event_id) DO UPDATE SET hash = excluded.hash, at = excluded.at",
@@ -54,28 +35,32 @@ pub(super) async fn memory(store: &Store, events: &dyn EventSink, wanted: &[Memo
                 )?;
                 Ok(())
             })
-            .await?;
-    }
-    for id in known.into_keys() {
-        match events.remove(&id).await {
-            Err(EngineError { kind: Kind::NotFound, .. }) | Ok(()) => {}
+            .await;
+        match written {
+            Ok(()) => {}
+            // Its author can mend it; the others must not wait for that.
+            Err(error) if matches!(error.kind, Kind::Invalid { .. } | Kind::Conflict) => {
+                tracing::warn!(
+                    event = event.id,
+                    error = error.public(),
+                    "an entry of a memory file is not usable as an event"
+                );
+            }
             Err(error) => return Err(error),
         }
-        store.write(move |tx| Ok(tx.execute("DELETE FROM memory_sync WHERE event_id = ?1", [id])?)).await?;
+    }
+    for id in known.into_keys() {
+        let events = events.clone();
+        store
+            .write(move |tx| {
+                tx.execute("DELETE FROM memory_sync WHERE event_id = ?1", [&id])?;
+                match events.delete_in(tx, &id) {
+                    // Somebody deleted it already.
+                    Err(EngineError { kind: Kind::NotFound, .. }) | Ok(()) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
     }
     Ok(())
-}
-
-/// A workspace without a scheduler says so.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoEvents;
-
-#[async_trait]
-impl EventSink for NoEvents {
-    async fn put(&self, _: Value) -> Result<()> {
-        Err(EngineError::unavailable("This engine runs without a scheduler"))
-    }
-    async fn remove(&self, _: &str) -> Result<()> {
-        Err(EngineError::unavailable("This engine runs without a scheduler"))
-    }
 }

@@ -1,6 +1,9 @@
-use crate::support::{WRITER, World, write};
+use crate::support::{PATIENCE, WRITER, World, write};
+use futures::StreamExt as _;
 use nexaas_engine::Kind;
+use nexaas_engine::event::EventFilter;
 use nexaas_engine::workspace::{Severity, Source, validate};
+use serde_json::json;
 
 #[tokio::test]
 async fn an_item_of_the_workspace_replaces_the_frameworks_of_the_same_name_whole() {
@@ -158,6 +161,86 @@ async fn a_template_is_copied_once_without_its_seed() {
     assert!(!second.created, "{second:?}");
     assert!(!world.root().join("workspace.yaml").exists());
     assert_eq!(world.engine.usage().report(Default::default()).await.unwrap().total_calls, 1);
+    world.stop().await;
+}
+
+async fn memory_events(world: &World) -> Vec<(String, String)> {
+    let events = world.engine.events().list(EventFilter::default()).await.unwrap();
+    events.into_iter().filter(|e| e.kind.starts_with("memory_")).map(|e| (e.id, e.condition_expr)).collect()
+}
+
+/// Waits for the bus to tell of an event of `kind` about `id`.
+async fn told(world: &World, kind: &str, id: &str) {
+    let mut bus = Box::pin(world.engine.bus().subscribe(Some(0)));
+    let waiting = async { while bus.next().await.is_some_and(|e| e.kind != kind || e.data["id"] != id) {} };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("nobody told of {kind} {id}"));
+}
+
+#[tokio::test]
+async fn memory_files_become_events_and_follow_their_files() {
+    let followup =
+        |due: &str| format!("followups:\n  - {{id: call, agent: writer, due: '{due}', action: Ring them}}\n");
+    let mut files = WRITER.to_vec();
+    let first = followup("2026-06-01T09:00:00Z");
+    files.push(("workspace/memory/followups.yaml", &first));
+    files.push((
+        "workspace/memory/checks.yaml",
+        "checks:\n  - {id: desk, agent: writer, interval: 7200, action: Look}\n",
+    ));
+    let world = World::new(&files).await;
+    told(&world, "event.created", "followup:call").await;
+    told(&world, "event.created", "check:desk").await;
+    let mut events = memory_events(&world).await;
+    events.sort();
+    assert_eq!(events[0], ("check:desk".to_owned(), "7200".to_owned()));
+    assert!(events[1].1.starts_with("2026-06-01T09:00:00"), "{events:?}");
+
+    world.write("memory/followups.yaml", &followup("2026-07-01T09:00:00Z"));
+    told(&world, "event.updated", "followup:call").await;
+    // What somebody deleted by hand stays deleted while its entry is the same.
+    world.engine.events().delete("check:desk").await.unwrap();
+    world.engine.workspace().reload().await.unwrap();
+    assert_eq!(memory_events(&world).await.len(), 1);
+    world.write("memory/followups.yaml", "followups:\n");
+    told(&world, "event.deleted", "followup:call").await;
+    // A broken file deletes nothing.
+    world.write("memory/checks.yaml", "checks:\n  - {id: stool, agent: writer, action: Look}\n");
+    told(&world, "event.created", "check:stool").await;
+    world.write("memory/checks.yaml", "checks: [\n");
+    world.until(|s| !s.problems.is_empty()).await;
+    world.engine.workspace().reload().await.unwrap();
+    assert_eq!(memory_events(&world).await, [("check:stool".to_owned(), "3600".to_owned())]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_runs_an_agent_and_a_skill() {
+    let world = World::new(WRITER).await;
+    for (id, action) in [
+        ("ask", json!({"action_type": "claude_chat", "action_config": {"agent": "writer", "prompt": "Say hello"}})),
+        ("report", json!({"action_type": "skill", "action_config": {"skill": "report", "input": "May"}})),
+    ] {
+        let mut event = json!({"id": id, "type": "trigger", "condition_type": "webhook", "condition_expr": ""});
+        event.as_object_mut().unwrap().extend(action.as_object().unwrap().clone());
+        world.engine.events().upsert(event).await.unwrap();
+        let job = world.engine.events().trigger(id).await.unwrap();
+        let mut bus = Box::pin(world.engine.bus().subscribe(Some(0)));
+        let waiting = async {
+            while let Some(event) = bus.next().await {
+                if event.kind == "job.succeeded" && event.data.to_string().contains(&job.to_string()) {
+                    return;
+                }
+                assert_ne!(event.kind, "job.failed", "{event:?}");
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+        let result = world.engine.queue().get(job).await.unwrap().result.unwrap();
+        assert!(result.contains("no model was asked"), "{result}");
+    }
+    let report = world.engine.usage().report(Default::default()).await.unwrap();
+    let mut sources: Vec<&str> = report.by_source.iter().map(|b| b.key.as_str()).collect();
+    sources.sort_unstable();
+    assert_eq!(sources, ["agent_chat", "skill"]);
     world.stop().await;
 }
 
