@@ -135,6 +135,15 @@ fn short_url(url: &str) -> String {
 
 /// Thousands are set apart by a thin space; years and ids up to four digits are left alone.
 pub fn number(plain: &str) -> String {
+    grouped(plain, 5)
+}
+
+/// An amount of money: thousands are always set apart.
+pub fn amount(plain: &str) -> String {
+    grouped(plain, 4)
+}
+
+fn grouped(plain: &str, from_digits: usize) -> String {
     let (sign, rest) = plain.strip_prefix('-').map_or(("", plain), |rest| ("−", rest));
     let (whole, fraction) = rest.split_once('.').map_or((rest, None), |(w, f)| (w, Some(f)));
     if !whole.bytes().all(|b| b.is_ascii_digit()) || whole.is_empty() {
@@ -142,7 +151,7 @@ pub fn number(plain: &str) -> String {
     }
     let mut grouped = String::new();
     for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 && whole.len() > 4 {
+        if i > 0 && (whole.len() - i) % 3 == 0 && whole.len() >= from_digits {
             grouped.push('\u{202f}');
         }
         grouped.push(digit);

@@ -6,7 +6,7 @@ use crate::runner_client::model::{Agent, Alert, Component, Event, QueueView, Reg
 use chrono::Duration;
 use futures::future::join_all;
 use nexaas_dashboard::layout::Tone;
-use nexaas_dashboard::widgets::registry_table::number;
+use nexaas_dashboard::widgets::registry_table::{amount, number};
 use nexaas_dashboard::widgets::stat_cards::{Stat, StatCards};
 use nexaas_dashboard::widgets::{Html, html};
 use serde::Deserialize;
@@ -309,7 +309,7 @@ fn literal(value: Option<&Value>, format: Format) -> String {
 fn shown(value: f64, format: Format) -> String {
     let money = |sign: &str| {
         let digits = if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") };
-        format!("{sign}{}", number(&digits))
+        format!("{sign}{}", amount(&digits))
     };
     match format {
         Format::Usd => money("$"),

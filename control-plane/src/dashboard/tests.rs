@@ -1,1 +1,0 @@
-//! A dashboard against a runner that is played in this process.
