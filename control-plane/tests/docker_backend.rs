@@ -1,6 +1,8 @@
 //! Runners as real containers: made with every setting they must have, audited as the engine shows them, kept apart, followed,
 //! and gone without a trace when removed. Where no engine answers, each test says so on standard error and is counted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "support/engine.rs"]
 mod engine;
 
@@ -8,14 +10,21 @@ use bollard::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType,
     PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
-use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, RemoveImageOptions,
+};
 use engine::{Engine, identity, with_engine};
 use futures::StreamExt as _;
 use nexaas::domain::tenant::Limits;
 use nexaas::error::Kind;
 use nexaas::orchestrator::docker::{DockerBackend, DockerOptions};
+use nexaas::orchestrator::image::{HostFiles, ImageInputs};
 use nexaas::orchestrator::{ObjectKind, Observed, RunState, RunnerBackend, RunnerSpec, object_name};
+use nexaas::pki::Authority;
+use nexaas::runner_client::{Configuration, RunnerClients};
+use nexaas_common::clock::SystemClock;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Stands for the tag of the test's image, which a plant cannot know.
@@ -357,6 +366,66 @@ async fn the_audit_catches_planted_settings_in_real_containers() {
         // Some engines refuse a few of these outright, which is as good; most must really have been there.
         assert!(not_created.len() <= 3, "could not be planted: {not_created:#?}");
         engine.remove(&spec).await;
+    })
+    .await;
+}
+
+/// The real program, when this build has made it: packed with everything of this host, started, and spoken to over its TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_runner_in_its_image_answers_the_control_plane() {
+    let Some(runner_binary) = engine::runner_binary() else {
+        eprintln!("SKIPPED: nexaas-runner is not built");
+        return;
+    };
+    with_engine(async |engine: &Engine| {
+        let image = format!("nexaas-test-real:{}", engine.install.uuid());
+        let backend = DockerBackend::new(DockerOptions {
+            install: engine.install,
+            host: None,
+            runtime: None,
+            image: image.clone(),
+        });
+        let content = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let folder = |name: &str| Some(content.join(name)).filter(|p| p.is_dir());
+        let inputs = ImageInputs {
+            runner_binary,
+            framework_dir: folder("framework"),
+            templates_dir: folder("templates"),
+            version: engine.install.uuid().to_string(),
+            host: HostFiles::find().unwrap(),
+        };
+        let built = backend.build_image(inputs).await.unwrap();
+        assert!(built.built && built.size_bytes > 0);
+
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::load_or_create(dir.path(), SystemClock::shared()).unwrap());
+        let spec = engine.spec();
+        backend.ensure_network(&spec).await.unwrap();
+        backend.ensure_volume(&spec).await.unwrap();
+        backend.ensure_runner(&spec, &authority.issue_runner(spec.tenant_id).unwrap()).await.unwrap();
+        backend.start(spec.tenant_id).await.unwrap();
+        let clients = RunnerClients::new(authority).unwrap();
+        let control = clients.control(&engine::tenant(&spec)).unwrap();
+        let hello = async {
+            loop {
+                match control.hello().await {
+                    Ok(hello) => return hello,
+                    // It has not opened its port yet, and there is no event for that.
+                    Err(error) if error.kind.retryable() => tokio::time::sleep(Duration::from_millis(50)).await,
+                    Err(error) => panic!("{}", error.chain()),
+                }
+            }
+        };
+        let hello = match tokio::time::timeout(LIMIT, hello).await {
+            Ok(hello) => hello,
+            Err(_) => panic!("no answer; its output:\n{}", backend.logs(spec.tenant_id, 50).await.unwrap()),
+        };
+        assert_eq!(hello.generation, spec.generation);
+        control.configure(&Configuration { default_timezone: "UTC".into(), ..Configuration::default() }).await.unwrap();
+        control.health().await.unwrap();
+        assert_eq!(backend.audit(spec.tenant_id).await.unwrap(), []);
+        engine.remove(&spec).await;
+        engine.docker.remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
     })
     .await;
 }

@@ -1,6 +1,8 @@
 //! Runners as real processes: started with what the contract says, stopped, noticed when they die, taken over after the
 //! control plane's own restart, and gone without a trace when removed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use futures::StreamExt as _;
 use nexaas::domain::TenantId;
 use nexaas::domain::tenant::Limits;

@@ -1,5 +1,7 @@
 //! Who may talk to whom: the control plane to exactly the runner it means, a runner to nobody. Real TLS over loopback.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use nexaas::domain::TenantId;
 use nexaas::domain::tenant::{BackendKind, Desired, Limits, Tenant};
 use nexaas::error::Kind;

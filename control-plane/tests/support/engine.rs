@@ -5,11 +5,12 @@ use bollard::Docker;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::query_parameters::{BuildImageOptions, RemoveImageOptions};
 use futures::StreamExt as _;
-use nexaas::domain::tenant::{Limits, Subnet};
+use nexaas::domain::tenant::{BackendKind, Desired, Limits, Subnet, Tenant};
 use nexaas::domain::{InstallId, TenantId};
 use nexaas::orchestrator::docker::{DockerBackend, DockerOptions};
 use nexaas::orchestrator::image::{HostFiles, ImageInputs};
 use nexaas::orchestrator::{ObjectKind, RunnerBackend, RunnerIdentity, RunnerSpec};
+use nexaas_common::clock::{Clock as _, SystemClock};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -58,6 +59,33 @@ pub fn identity() -> RunnerIdentity {
 
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// The runner that this build made, beside the folder of this test's program.
+pub fn runner_binary() -> Option<std::path::PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    Some(program.parent()?.parent()?.join("nexaas-runner")).filter(|p| p.is_file())
+}
+
+/// As the control plane knows the tenant of `spec`.
+pub fn tenant(spec: &RunnerSpec) -> Tenant {
+    let now = SystemClock.now();
+    Tenant {
+        id: spec.tenant_id,
+        slug: spec.slug.clone(),
+        display_name: "Acme".into(),
+        desired: Desired::Running,
+        generation: spec.generation,
+        observed_generation: spec.generation,
+        template: "fresh".into(),
+        backend: BackendKind::Docker,
+        limits: spec.limits,
+        port: Some(spec.port),
+        subnet: spec.subnet,
+        conditions: Vec::new(),
+        created_at: now,
+        updated_at: now,
+    }
 }
 
 /// Runs `test` with an engine, or says that there is none. Afterwards nothing may be left; what is left is removed, too.

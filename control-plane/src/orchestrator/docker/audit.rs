@@ -226,7 +226,7 @@ fn network_of(report: &mut Report, inspect: &ContainerInspectResponse, host: &Ho
 
 fn process(report: &mut Report, inspect: &ContainerInspectResponse, host: &HostConfig, expected: &Expected) {
     report.require("Init", host.init == Some(true), "true", &host.init);
-    let restart = host.restart_policy.as_ref().and_then(|p| p.name.clone());
+    let restart = host.restart_policy.as_ref().and_then(|p| p.name);
     let none = matches!(restart, None | Some(RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY));
     report.require("RestartPolicy", none, "no", &restart);
     let config = inspect.config.as_ref();
