@@ -2,9 +2,11 @@
 
 use nexaas_common::clock::SystemClock;
 use nexaas_common::task::Supervisor;
+use nexaas_engine::event::EventFilter;
 use nexaas_engine::usage::UsageFilter;
 use nexaas_engine::workspace::{AgentNode, validate};
 use nexaas_engine::{Engine, EngineConfig};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +98,16 @@ async fn the_demonstration_has_its_team_its_tables_and_its_past() {
         usage.total_calls,
         usage.daily.len()
     );
+    let events = made.engine.events().list(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+    let ids: BTreeSet<_> = events.iter().map(|e| e.id.as_str()).collect();
+    for id in ["morning-briefing", "new-brief", "disk-note", "followup:lumen-calculator", "check:overdue-deliverables"]
+    {
+        assert!(ids.contains(id), "{id} is missing in {ids:?}");
+    }
+    let briefing = events.iter().find(|e| e.id == "morning-briefing").unwrap();
+    assert!(briefing.run_count > 5 && briefing.next_eval_at.is_some());
+    let queue = made.engine.queue().view().await.unwrap();
+    assert!(queue.counts.completed > 100 && queue.counts.failed >= 3 && queue.recent.len() == 20);
     assert!(!made.engine.workspace().root().join("seed").exists(), "the seed is not part of the workspace");
     made.end().await;
 }
