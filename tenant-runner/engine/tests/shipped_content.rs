@@ -98,7 +98,7 @@ async fn the_demonstration_has_its_team_its_tables_and_its_past() {
         usage.total_calls,
         usage.daily.len()
     );
-    let events = made.engine.events().list(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+    let events = made.engine.events().list(EventFilter { limit: Some(100), ..EventFilter::default() }).await.unwrap();
     let ids: BTreeSet<_> = events.iter().map(|e| e.id.as_str()).collect();
     for id in ["morning-briefing", "new-brief", "disk-note", "followup:lumen-calculator", "check:overdue-deliverables"]
     {
