@@ -3,7 +3,9 @@
 //!
 //! Always true: SQL lives in `store`, the container engine in `orchestrator::docker`, wire types in `runner_client`.
 
+pub mod app;
 pub mod cipher;
+pub mod cli;
 pub mod config;
 pub mod dashboard;
 pub mod domain;

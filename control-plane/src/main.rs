@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `nexaas`.
+
+fn main() -> std::process::ExitCode {
+    nexaas::cli::main()
+}
