@@ -3,10 +3,12 @@
 //!
 //! Always true: SQL lives in `store`, the container engine in `orchestrator::docker`, wire types in `runner_client`.
 
+pub mod api;
 pub mod app;
 pub mod cipher;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod dashboard;
 pub mod domain;
 pub mod edge;

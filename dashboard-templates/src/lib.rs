@@ -4,6 +4,7 @@
 //! Always true: text is escaped unless it went through `markdown`; nothing here does I/O or knows HTTP.
 
 pub mod assets;
+pub mod console;
 pub mod icons;
 pub mod layout;
 pub mod markdown;

@@ -47,7 +47,8 @@ impl Message {
         finish(response, self.status, self.soon, None)
     }
 
-    fn page(self) -> Response {
+    /// For people.
+    pub fn page(self) -> Response {
         let nonce = CspNonce::generate();
         let (href, link) = self.link.map_or((String::new(), String::new()), |(href, link)| (href, link.to_owned()));
         let page = MessagePage {

@@ -54,3 +54,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             .ok_or_else(|| Error::internal("a handler asked for its caller on a route that declares none"))
     }
 }
+
+/// The operators of this installation.
+#[derive(Clone)]
+pub struct ServiceAuthenticator(pub crate::service::OperatorService);
+
+impl std::fmt::Debug for ServiceAuthenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServiceAuthenticator")
+    }
+}
+
+#[async_trait]
+impl Authenticator for ServiceAuthenticator {
+    async fn session(&self, token: &str) -> Result<Principal> {
+        self.0.authenticate_session(token).await
+    }
+    async fn token(&self, token: &str) -> Result<Principal> {
+        self.0.authenticate_token(token).await
+    }
+}

@@ -49,6 +49,17 @@ pub struct PublicUrl {
     pub cookie_secure: bool,
 }
 
+impl From<&crate::config::Settings> for PublicUrl {
+    fn from(settings: &crate::config::Settings) -> Self {
+        Self {
+            scheme: settings.public_scheme.as_str().to_owned(),
+            base_domain: settings.base_domain.clone(),
+            port: Some(settings.public_port.unwrap_or(settings.listen.port())),
+            cookie_secure: settings.cookie_secure,
+        }
+    }
+}
+
 impl PublicUrl {
     fn authority(&self, host: &str) -> String {
         let default = if self.scheme == "https" { 443 } else { 80 };

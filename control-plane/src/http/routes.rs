@@ -155,17 +155,16 @@ pub(crate) mod tests {
     }
 
     /// Calls every route of `table` as nobody and as each role, and checks that exactly those get through whom the table names.
-    pub(crate) async fn assert_matrix<S: Clone + Send + Sync + 'static>(
-        table: &[RouteSpec<S>],
-        state: S,
-        audience: Audience,
-    ) {
-        let app: Router = build(table, &(std::sync::Arc::new(ByName) as SharedAuthenticator), audience, true, |spec| {
-            let filter = axum::routing::MethodFilter::try_from(spec.method.clone()).unwrap();
-            on(filter, || async { StatusCode::IM_A_TEAPOT })
-        })
-        .with_state(state);
-        for spec in table {
+    pub(crate) async fn assert_matrix<S>(table: &[RouteSpec<S>], audience: Audience) {
+        // The same table over stand-ins: what is asked is who gets past the guard, not what a handler then does.
+        let table: Vec<RouteSpec<()>> =
+            table.iter().map(|s| route(s.method.clone(), s.path, s.access, axum::routing::MethodRouter::new)).collect();
+        let app: Router =
+            build(&table, &(std::sync::Arc::new(ByName) as SharedAuthenticator), audience, true, |spec| {
+                let filter = axum::routing::MethodFilter::try_from(spec.method.clone()).unwrap();
+                on(filter, || async { StatusCode::IM_A_TEAPOT })
+            });
+        for spec in &table {
             let path = spec.path.replace("{slug}", "acme").replace("{id}", "x").replace("{name}", "x");
             let path = path.replace("{*", "").replace(['{', '}'], "");
             for role in [None, Some(Role::Viewer), Some(Role::Operator), Some(Role::Owner)] {

@@ -354,6 +354,11 @@ impl TenantService {
         backend_of(&self.0.backends, tenant.backend)?.logs(tenant.id, lines.clamp(1, 5000)).await
     }
 
+    /// Names of the backends that this server can use.
+    pub fn backends(&self) -> Vec<&'static str> {
+        self.0.backends.keys().copied().collect()
+    }
+
     /// Names of the workspace templates on this server.
     pub fn templates(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.0.settings.templates_dir) else { return Vec::new() };
