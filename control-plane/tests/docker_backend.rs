@@ -8,10 +8,10 @@ mod engine;
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType,
-    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    NetworkCreateRequest, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, RemoveImageOptions,
+    CreateContainerOptions, InspectContainerOptions, InspectNetworkOptions, RemoveContainerOptions, RemoveImageOptions,
 };
 use engine::{Engine, identity, with_engine};
 use futures::StreamExt as _;
@@ -426,6 +426,33 @@ async fn the_real_runner_in_its_image_answers_the_control_plane() {
         assert_eq!(backend.audit(spec.tenant_id).await.unwrap(), []);
         engine.remove(&spec).await;
         engine.docker.remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_catches_a_network_whose_containers_could_talk() {
+    with_engine(async |engine: &Engine| {
+        let spec = engine.spec();
+        engine.backend.ensure_network(&spec).await.unwrap();
+        assert_eq!(engine.backend.audit(spec.tenant_id).await.unwrap(), []);
+        let name = object_name(engine.install, spec.tenant_id);
+        let good = engine.docker.inspect_network(&name, None::<InspectNetworkOptions>).await.unwrap();
+        engine.backend.remove(spec.tenant_id, ObjectKind::Network).await.unwrap();
+        let open = NetworkCreateRequest {
+            name,
+            driver: Some("bridge".into()),
+            attachable: Some(true),
+            ipam: good.ipam,
+            labels: good.labels,
+            ..NetworkCreateRequest::default()
+        };
+        engine.docker.create_network(open).await.unwrap();
+        let found = engine.backend.audit(spec.tenant_id).await.unwrap();
+        for setting in ["Network enable_icc", "Network.Attachable"] {
+            assert!(found.iter().any(|v| v.setting == setting), "{setting}: {found:?}");
+        }
+        engine.backend.remove(spec.tenant_id, ObjectKind::Network).await.unwrap();
     })
     .await;
 }

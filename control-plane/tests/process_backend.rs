@@ -301,3 +301,20 @@ async fn a_missing_runner_binary_is_named() {
     let error = ProcessBackend::open(options, Supervisor::new()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Invalid { field: "runner_binary".into() });
 }
+
+#[tokio::test]
+async fn one_damaged_record_is_unknown_and_does_not_keep_the_rest_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, supervisor) = open(dir.path(), HELPER).await;
+    let spec = spec(free_port());
+    make(&first, &spec).await;
+    supervisor.shutdown(LIMIT).await.unwrap();
+    let record = dir.path().join(format!("nexaas/process/{}/runner.json", spec.tenant_id));
+    std::fs::write(&record, "{").unwrap();
+    let (second, _supervisor) = open(dir.path(), HELPER).await;
+    assert_eq!(second.observe(spec.tenant_id).await.runner, Observed::Unknown);
+    // It still counts as something that is there.
+    assert!(second.list().await.unwrap().iter().any(|f| f.kind == ObjectKind::Runner));
+    std::fs::remove_file(&record).unwrap();
+    remove(&second, spec.tenant_id).await;
+}

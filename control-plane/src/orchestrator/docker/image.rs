@@ -65,6 +65,12 @@ impl DockerBackend {
             ));
         }
         let size_bytes = inspect.size.and_then(|s| u64::try_from(s).ok()).unwrap_or(archive.size_bytes);
+        if size_bytes > image::MAX_RELEASE_BYTES {
+            tracing::warn!(
+                size_bytes,
+                "the runner image is larger than 40 MB; a release build of the runner makes a smaller one"
+            );
+        }
         Ok(BuiltImage { reference, id, size_bytes, built: !same })
     }
 }

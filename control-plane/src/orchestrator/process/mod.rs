@@ -110,7 +110,15 @@ impl ProcessBackend {
         for tenant in self.tenants()? {
             let _guard = self.lock(tenant).await;
             let files = self.files(tenant);
-            let Some(mut record) = files.record()? else { continue };
+            let mut record = match files.record() {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                // One tenant's damaged file must not keep the others from being served.
+                Err(error) => {
+                    tracing::error!(%tenant, error = error.chain(), "a runner's record cannot be read; it is left alone");
+                    continue;
+                }
+            };
             used.insert(record.program.clone());
             let alive = match &record.state {
                 State::Started { process } if process.alive() => Some(process.clone()),
