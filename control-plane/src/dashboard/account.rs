@@ -152,7 +152,7 @@ pub async fn register(
     let mut page = register_page(&visitor, &status);
     page.company = company.to_owned();
     page.username = username.to_owned();
-    let text = said(&error);
+    let text = sentence(&said(&error));
     match &error.kind {
         Kind::Invalid { field } => match field.as_str() {
             "company_name" if page.first => page.company_error = text,
@@ -165,6 +165,13 @@ pub async fn register(
         _ => page.error = text,
     }
     show(problem::status(&error.kind), &page)
+}
+
+/// A rule as a person reads it: `company_name must not be empty` becomes `Company name must not be empty`.
+fn sentence(rule: &str) -> String {
+    let rule = rule.replace("company_name", "company name");
+    let mut letters = rule.chars();
+    letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Ends the user's sessions at the runner and forgets the cookie. When the runner does not answer, the cookie goes all the same.

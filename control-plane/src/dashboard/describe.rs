@@ -47,10 +47,11 @@ pub fn job_time(job: &Job) -> String {
         .unwrap_or_default()
 }
 
-/// One line of a longer text.
+/// One line of a longer text, without the marks of markdown.
 pub fn line(text: &str, most: usize) -> String {
     let first = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
-    if first.chars().count() > most { first.chars().take(most).chain(['…']).collect() } else { first.to_owned() }
+    let first = first.trim_start_matches(['#', '>']).trim_start().replace("**", "").replace('`', "");
+    if first.chars().count() > most { first.chars().take(most).chain(['…']).collect() } else { first }
 }
 
 pub fn job_row(job: &Job) -> JobRow {

@@ -179,7 +179,7 @@ async fn a_page_shows_every_widget_and_no_hostile_text_becomes_markup() {
         "sse:queue",
         "pipeline-board",
         "unknown field `registy`",
-        "1 file is not as they should be",
+        "One file of this workspace has an error",
         "sse-connect=\"/-/stream/bus\"",
     ] {
         assert!(page.text.contains(part), "{part}");
@@ -280,7 +280,9 @@ async fn the_first_person_names_the_company_and_is_logged_in() {
     let short = form(Request::post("/register"));
     let short = site.send(short, "company_name=Acme&username=nora&password=short").await;
     assert_eq!(short.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(short.text.contains("at least 8 characters long") && short.text.contains("value=\"nora\""));
+    assert!(
+        short.text.contains("Password must be at least 8 characters long") && short.text.contains("value=\"nora\"")
+    );
     keep("register_refused", &short.text);
 
     let done = form(Request::post("/register"));
@@ -295,7 +297,7 @@ async fn the_first_person_names_the_company_and_is_logged_in() {
     assert!(!site.send(Request::get("/register"), "").await.text.contains("company_name"));
     let taken = site.send(form(Request::post("/register")), "username=taken&password=long+enough").await;
     assert_eq!(taken.status, StatusCode::CONFLICT);
-    assert!(taken.text.contains("this name is taken"));
+    assert!(taken.text.contains("This name is taken"));
 }
 
 #[tokio::test]

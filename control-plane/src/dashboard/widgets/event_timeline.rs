@@ -75,7 +75,7 @@ pub async fn draw(place: &Place<'_>, component: &Component) -> Result<Html> {
 fn of_job(job: &Job) -> Happened {
     let row = job_row(job);
     let (kind, verb) = match job.state {
-        JobState::Ready => ("job.queued", "waits"),
+        JobState::Ready => ("job.queued", "is waiting"),
         JobState::Running => ("job.started", "is running"),
         JobState::Succeeded => ("job.succeeded", "finished"),
         JobState::Dead => ("job.dead", "failed"),
