@@ -44,6 +44,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, watch as channel};
 
 /// Where the files are.
@@ -79,8 +80,31 @@ struct Inner {
     bus: Bus,
     events: Events,
     clock: SharedClock,
+    changes: Arc<Changes>,
+}
+
+/// What the watcher heard.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
     /// Asks the watching task to look again.
-    nudged: Arc<Notify>,
+    nudged: Notify,
+    /// Counts what was heard.
+    count: AtomicU64,
+}
+
+impl Changes {
+    pub fn heard(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.nudged.notify_one();
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    pub async fn notified(&self) {
+        self.nudged.notified().await;
+    }
 }
 
 impl Workspace {
@@ -118,9 +142,9 @@ impl Workspace {
             bus,
             events,
             clock,
-            nudged: Arc::new(Notify::new()),
+            changes: Arc::default(),
         }));
-        workspace.load().await?;
+        workspace.load(false).await?;
         Ok(workspace)
     }
 
@@ -141,11 +165,11 @@ impl Workspace {
 
     /// Has the files looked at again soon, for instance because the settings changed.
     pub(crate) fn nudge(&self) {
-        self.0.nudged.notify_one();
+        self.0.changes.nudged.notify_one();
     }
 
-    pub(crate) fn nudged(&self) -> Arc<Notify> {
-        self.0.nudged.clone()
+    pub(crate) fn changes(&self) -> Arc<Changes> {
+        self.0.changes.clone()
     }
 
     /// The root of the workspace.
@@ -199,16 +223,25 @@ impl Workspace {
         self.0.settings.load().as_ref().and_then(|s| s.default_timezone).unwrap_or(self.0.default_zone)
     }
 
-    async fn load(&self) -> Result<Arc<Snapshot>> {
+    /// Loads the files. With `settled`, a file that is being written meanwhile is not taken for what it is in that moment:
+    /// an editor that truncates a file before it writes it would seem to have emptied it.
+    async fn load(&self, settled: bool) -> Result<Arc<Snapshot>> {
         let mut remembered = self.0.loading.lock().await;
         let before = self.snapshot();
-        let (roots, zone, last) = (self.0.roots.clone(), self.zone(), before.clone());
-        let started = std::time::Instant::now();
-        let mut loaded =
-            tokio::task::spawn_blocking(move || load::load(roots.framework.as_deref(), &roots.workspace, zone, &last))
-                .await
-                .map_err(EngineError::internal)?;
-        metrics::histogram!("nexaas_workspace_load_seconds").record(started.elapsed().as_secs_f64());
+        let mut tries = if settled { watch::MOST_TRIES } else { 1 };
+        let mut loaded = loop {
+            tries -= 1;
+            let heard = self.0.changes.count();
+            let loaded = self.read(before.clone()).await?;
+            if tries == 0 {
+                break loaded;
+            }
+            tokio::time::sleep(watch::ECHO).await;
+            if self.0.changes.count() == heard {
+                break loaded;
+            }
+            tokio::time::sleep(watch::SETTLE).await;
+        };
         let next = Arc::new(std::mem::take(&mut loaded.snapshot));
         if next.revision != before.revision {
             self.publish(next.clone());
@@ -220,6 +253,17 @@ impl Workspace {
         Ok(next)
     }
 
+    async fn read(&self, last: Arc<Snapshot>) -> Result<load::Loaded> {
+        let (roots, zone) = (self.0.roots.clone(), self.zone());
+        let started = std::time::Instant::now();
+        let loaded =
+            tokio::task::spawn_blocking(move || load::load(roots.framework.as_deref(), &roots.workspace, zone, &last))
+                .await
+                .map_err(EngineError::internal)?;
+        metrics::histogram!("nexaas_workspace_load_seconds").record(started.elapsed().as_secs_f64());
+        Ok(loaded)
+    }
+
     fn publish(&self, next: Arc<Snapshot>) {
         let revision = next.revision;
         self.0.current.store(next);
@@ -228,8 +272,17 @@ impl Workspace {
 
     /// Reads the files again, tells the bus if that changed anything, and brings the memory files' events in step.
     pub async fn reload(&self) -> Result<Arc<Snapshot>> {
+        self.take_over(false).await
+    }
+
+    /// `reload`, once the files are quiet.
+    pub(crate) async fn reload_settled(&self) -> Result<Arc<Snapshot>> {
+        self.take_over(true).await
+    }
+
+    async fn take_over(&self, settled: bool) -> Result<Arc<Snapshot>> {
         let before = self.snapshot().revision;
-        let next = self.load().await?;
+        let next = self.load(settled).await?;
         if next.revision != before {
             tracing::info!(revision = next.revision, problems = next.problems.len(), "the workspace changed");
             let data = json!({"revision": next.revision, "problems": next.problems.len()});
