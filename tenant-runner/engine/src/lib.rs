@@ -20,6 +20,8 @@ pub mod queue;
 pub mod retention;
 pub mod schedule;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod usage;
 pub mod users;
 pub mod worker;
