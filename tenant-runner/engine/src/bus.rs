@@ -145,3 +145,66 @@ fn page(connection: &Connection, after: u64) -> Result<VecDeque<BusEvent>> {
     }
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Rig;
+    use futures::StreamExt as _;
+    use serde_json::json;
+
+    fn fact(n: u64) -> Fact {
+        Fact::new("workspace.changed", "test", json!({"n": n}))
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_gets_what_was_and_then_what_comes_without_a_gap() {
+        let rig = Rig::new().await;
+        for n in 0..300 {
+            rig.bus.announce(fact(n)).await.unwrap();
+        }
+        let stream =
+            rig.bus.subscribe(Some(0)).take(600).map(|event| event.data["n"].as_u64().unwrap()).collect::<Vec<_>>();
+        let publish = async {
+            for n in 300..600 {
+                rig.bus.announce(fact(n)).await.unwrap();
+            }
+        };
+        let (seen, ()) = tokio::join!(stream, publish);
+        assert_eq!(seen, (0..600).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn without_a_starting_point_only_what_follows_is_seen() {
+        let rig = Rig::new().await;
+        rig.bus.announce(fact(1)).await.unwrap();
+        let mut stream = Box::pin(rig.bus.subscribe(None));
+        rig.bus.announce(fact(2)).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().data["n"], 2);
+    }
+
+    #[tokio::test]
+    async fn an_undone_fact_is_not_told_and_its_number_is_not_given_again() {
+        let rig = Rig::new().await;
+        let bus = rig.bus.clone();
+        rig.store
+            .write(move |tx| {
+                bus.publish(tx, &fact(1))?;
+                Err::<(), _>(EngineError::conflict("undone"))
+            })
+            .await
+            .unwrap_err();
+        let seq = rig.bus.announce(fact(2)).await.unwrap();
+        assert_eq!(seq, 2);
+        let mut told = Box::pin(rig.bus.subscribe(Some(0)));
+        assert_eq!(told.next().await.unwrap().data["n"], 2);
+    }
+
+    #[tokio::test]
+    async fn numbers_rise_over_restarts() {
+        let rig = Rig::new().await;
+        let before = rig.bus.announce(fact(1)).await.unwrap();
+        let rig = rig.restart().await;
+        assert!(rig.bus.announce(fact(2)).await.unwrap() > before);
+    }
+}

@@ -1,10 +1,10 @@
 //! A queue and its events on a real database, with a clock that moves only when told and no tasks of their own.
 
+use crate::action::ActionType;
 use crate::bus::Bus;
 use crate::event::Events;
 use crate::queue::{Claimed, NewJob, Outcome, Queue};
 use crate::store::Store;
-use crate::action::ActionType;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use nexaas_common::clock::{Clock as _, ManualClock, SharedClock};

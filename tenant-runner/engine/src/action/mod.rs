@@ -10,6 +10,9 @@ mod script;
 mod template;
 mod webhook;
 
+#[cfg(test)]
+mod tests;
+
 pub use agent::{AgentActions, NoAgents, RunContext};
 pub use config::check;
 pub use guard::{Guard, Names, SystemNames};

@@ -27,7 +27,10 @@ async fn an_event_is_created_shown_changed_and_deleted() {
     assert_eq!((made.max_retries, made.priority, made.status), (3, 5, EventStatus::Active));
 
     let paused = rig.events.patch("report", json!({"status": "paused", "description": "daily"})).await.unwrap();
-    assert_eq!((paused.status, paused.next_eval_at, paused.description.as_deref()), (EventStatus::Paused, None, Some("daily")));
+    assert_eq!(
+        (paused.status, paused.next_eval_at, paused.description.as_deref()),
+        (EventStatus::Paused, None, Some("daily"))
+    );
     let resumed = rig.events.patch("report", json!({"status": "active", "description": null})).await.unwrap();
     assert_eq!((resumed.next_eval_at, resumed.description), (Some(utc("2026-01-01T09:00:00Z")), None));
 
@@ -100,7 +103,10 @@ async fn every_refusal_names_its_field() {
     assert_eq!(rig.events.upsert(json!([])).await.unwrap_err().field(), Some("body"));
     rig.events.upsert(base()).await.unwrap();
     assert_eq!(rig.events.patch("a", json!({"id": "b"})).await.unwrap_err().field(), Some("id"));
-    assert_eq!(rig.events.list(EventFilter { status: Some("x".into()), ..EventFilter::default() }).await.unwrap_err().field(), Some("status"));
+    assert_eq!(
+        rig.events.list(EventFilter { status: Some("x".into()), ..EventFilter::default() }).await.unwrap_err().field(),
+        Some("status")
+    );
 }
 
 #[tokio::test]
@@ -169,11 +175,15 @@ async fn an_event_expires_at_its_time_and_fires_no_more() {
 #[tokio::test]
 async fn a_trigger_runs_the_action_with_what_came_along() {
     let rig = Rig::new().await;
-    let more = json!({"priority": 2, "max_retries": 4, "retry_backoff_minutes": 0.5, "concurrency_key": "k", "agent": "ada"});
+    let more =
+        json!({"priority": 2, "max_retries": 4, "retry_backoff_minutes": 0.5, "concurrency_key": "k", "agent": "ada"});
     rig.events.upsert(with(event("hook", "webhook", ""), more)).await.unwrap();
     let id = rig.events.deliver("hook", Some(json!({"n": 1}))).await.unwrap();
     let job = rig.claim(1).await.remove(0);
-    assert_eq!((job.id, job.payload.clone(), job.agent.as_deref(), job.max_attempts), (id, Some(json!({"n": 1})), Some("ada"), 5));
+    assert_eq!(
+        (job.id, job.payload.clone(), job.agent.as_deref(), job.max_attempts),
+        (id, Some(json!({"n": 1})), Some("ada"), 5)
+    );
     rig.queue.finish(&job, failed()).await.unwrap();
     assert_eq!(rig.queue.get(id).await.unwrap().run_at, utc("2026-01-01T00:00:30Z"));
 }

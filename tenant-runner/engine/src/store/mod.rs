@@ -9,6 +9,9 @@ mod readers;
 mod signal;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use signal::Signal;
 
 use crate::error::{EngineError, Result};
