@@ -456,3 +456,27 @@ async fn the_audit_catches_a_network_whose_containers_could_talk() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_tenant_leaves_in_place_of_its_identity_is_replaced_and_not_followed() {
+    with_engine(async |engine: &Engine| {
+        let backend = &engine.backend;
+        let spec = engine.spec();
+        engine.make(&spec).await;
+        backend.start(spec.tenant_id).await.unwrap();
+        engine.answers(spec.port).await;
+        let name = object_name(engine.install, spec.tenant_id);
+        let trap = "rm -rf /data/identity && mkdir /data/elsewhere && ln -s /data/elsewhere /data/identity";
+        let command = ["/bin/sh", "-c", trap].map(str::to_owned).to_vec();
+        assert_eq!(engine.exec(&name, command).await.0, 0);
+        backend.stop(spec.tenant_id).await.unwrap();
+        backend.ensure_runner(&spec, &identity()).await.unwrap();
+        backend.start(spec.tenant_id).await.unwrap();
+        engine.answers(spec.port).await;
+        let command =
+            ["/bin/sh", "-c", "stat -c '%A %u' /data/identity; ls /data/elsewhere"].map(str::to_owned).to_vec();
+        assert_eq!(engine.exec(&name, command).await, (0, "drwx------ 10001\n".to_owned()));
+        engine.remove(&spec).await;
+    })
+    .await;
+}
