@@ -7,10 +7,11 @@ pub mod credentials;
 pub mod extract;
 pub mod openapi;
 pub mod operations;
+pub mod operators;
 pub mod tenants;
 pub mod view;
 
-use crate::domain::operator::Role::{Operator, Viewer};
+use crate::domain::operator::Role::{Operator, Owner, Viewer};
 use crate::error::Error;
 use crate::http::auth::{ServiceAuthenticator, SharedAuthenticator};
 use crate::http::routes::{Access, Audience, RouteSpec, build, route};
@@ -51,6 +52,11 @@ pub const TABLE: &[RouteSpec<Services>] = &[
     route(Method::GET, "/api/v1/tokens", Access::AtLeast(Viewer), || get(credentials::list_tokens)),
     route(Method::POST, "/api/v1/tokens", Access::AtLeast(Viewer), || post(credentials::create_token)),
     route(Method::DELETE, "/api/v1/tokens/{id}", Access::AtLeast(Viewer), || delete(credentials::revoke_token)),
+    route(Method::GET, "/api/v1/operators", Access::AtLeast(Owner), || get(operators::list)),
+    route(Method::POST, "/api/v1/operators", Access::AtLeast(Owner), || post(operators::create)),
+    route(Method::POST, "/api/v1/operators/{username}/reset-password", Access::AtLeast(Owner), || {
+        post(operators::reset_password)
+    }),
 ];
 
 /// The API, to be merged into the console's router. Unknown addresses below `/api` and wrong methods are problem documents too.

@@ -31,6 +31,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
         super::credentials::list_tokens,
         super::credentials::create_token,
         super::credentials::revoke_token,
+        super::operators::list,
+        super::operators::create,
+        super::operators::reset_password,
     )
 )]
 pub struct Document;

@@ -30,6 +30,9 @@ const DECIDED: &[(&str, &str)] = &[
     ("GET /api/v1/tokens", "viewer"),
     ("POST /api/v1/tokens", "viewer"),
     ("DELETE /api/v1/tokens/{id}", "viewer"),
+    ("GET /api/v1/operators", "owner"),
+    ("POST /api/v1/operators", "owner"),
+    ("POST /api/v1/operators/{username}/reset-password", "owner"),
 ];
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::domain::condition::{Condition, ConditionStatus, ConditionType};
 use crate::domain::operation::{Operation, Step, StepState};
-use crate::domain::operator::Role;
+use crate::domain::operator::{Operator, Role};
 use crate::domain::tenant::{BackendKind, Tenant};
 use crate::http::PublicUrl;
 use crate::service::{ApiToken, TenantEvent};
@@ -226,7 +226,7 @@ pub struct Names {
 }
 
 /// Shown once.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct NewApiKey {
     pub api_key: String,
 }
@@ -255,7 +255,7 @@ impl From<&ApiToken> for TokenView {
 }
 
 /// A new token; its text is shown once.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct NewToken {
     pub token: String,
     #[serde(flatten)]
@@ -303,4 +303,52 @@ pub struct CreateTokenBody {
     pub role: Role,
     /// Days until it expires, at most 366.
     pub expires_in_days: u32,
+}
+
+/// A person who runs the installation.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OperatorView {
+    pub id: String,
+    pub username: String,
+    /// viewer, operator or owner.
+    pub role: String,
+    pub created_at: DateTime<Utc>,
+}
+
+impl From<&Operator> for OperatorView {
+    fn from(o: &Operator) -> Self {
+        Self {
+            id: o.id.to_string(),
+            username: o.username.clone(),
+            role: o.role.as_str().to_owned(),
+            created_at: o.created_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OperatorList {
+    pub items: Vec<OperatorView>,
+}
+
+/// A password that the server made; shown once.
+#[derive(Clone, Serialize, ToSchema)]
+pub struct NewPassword {
+    pub username: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Null when nothing was made.
+    pub password: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateOperatorBody {
+    pub username: String,
+    /// viewer, operator or owner; operator unless given.
+    #[schema(value_type = Option<String>)]
+    pub role: Option<Role>,
+    /// Only if nobody exists yet; then as owner.
+    #[serde(default)]
+    pub first: bool,
 }

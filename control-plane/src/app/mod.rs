@@ -3,7 +3,6 @@
 mod foundation;
 mod gate;
 mod listener;
-mod local_api;
 mod ops;
 mod routers;
 mod secrets;

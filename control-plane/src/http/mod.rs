@@ -18,14 +18,20 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use problem::Problem;
+pub use rate_limit::AddressLimit;
 pub use request_id::RequestContext;
 pub use security::CspNonce;
 
 /// Form posts and API calls are small; anything larger is refused before it is read.
 pub const MAX_BODY: usize = 256 * 1024;
+
+/// What one address may ask of the pages and the API: far more than a person or a well-behaved program does.
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(100).unwrap();
+const BURST: NonZeroU32 = NonZeroU32::new(500).unwrap();
 
 /// The tenant a request's host names, put into the request by the edge. A handler takes the tenant from here and nowhere else.
 #[derive(Debug, Clone)]
@@ -83,6 +89,7 @@ pub fn harden(router: Router, public: &PublicUrl) -> Router {
     router
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(csrf::Policy::new(&public.scheme), csrf::enforce))
+        .layer(middleware::from_fn_with_state(AddressLimit::new(PER_SECOND, BURST), rate_limit::enforce))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::after_panic))
         .layer(middleware::from_fn(security::headers))
         .layer(middleware::from_fn(request_id::trace))
