@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+const UPKEEP: Duration = Duration::from_secs(300);
+
 /// What every handler reaches.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
@@ -32,7 +34,12 @@ struct Inner {
     draining: CancellationToken,
     sockets: TaskTracker,
     hooks_seen: Seen,
+    recheck: Duration,
+    metrics: Option<Render>,
 }
+
+/// Writes the process's metrics as Prometheus text.
+pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 impl App {
     pub fn engine(&self) -> &Arc<Engine> {
@@ -55,6 +62,14 @@ impl App {
     /// Upgraded sockets, which no server waits for by itself.
     pub fn sockets(&self) -> &TaskTracker {
         &self.0.sockets
+    }
+    /// How often a stream asks whether its caller's credential still holds.
+    pub fn recheck(&self) -> Duration {
+        self.0.recheck
+    }
+    /// The process's metrics as text, where they are recorded.
+    pub fn metrics(&self) -> Option<String> {
+        self.0.metrics.as_ref().map(|render| render())
     }
     pub fn hooks_seen(&self) -> &Seen {
         &self.0.hooks_seen
@@ -83,7 +98,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub async fn start(config: Config, clock: SharedClock) -> Result<Self, StartError> {
+    pub async fn start(config: Config, clock: SharedClock, metrics: Option<Render>) -> Result<Self, StartError> {
         let tls = match &config.mode {
             Mode::Tenant { id, identity_dir, .. } => {
                 Some(Arc::new(tls::server_config(&tls::Identity::read(identity_dir)?, *id)?))
@@ -121,6 +136,8 @@ impl Runner {
             draining: edge.token().clone(),
             sockets: TaskTracker::new(),
             hooks_seen: Seen::default(),
+            recheck: config.recheck,
+            metrics,
         }));
         let mut router = http::routes::router(&app);
         if tls.is_some() {
@@ -142,6 +159,15 @@ impl Runner {
             Err(error) => {
                 tracing::warn!(%error, path = %probe::socket_path(&config.data_dir).display(), "no health socket; `healthcheck` will fail")
             }
+        }
+        if app.0.metrics.is_some() {
+            let app = app.clone();
+            // Samples of histograms pile up until somebody renders them, and perhaps nobody ever asks.
+            edge.spawn("metrics-upkeep", OnExit::Shutdown, |stop| async move {
+                while tokio::time::timeout(UPKEEP, stop.cancelled()).await.is_err() {
+                    drop(app.metrics());
+                }
+            });
         }
         Ok(Self { address, app, edge, inner, deadline: config.shutdown })
     }

@@ -3,6 +3,7 @@
 //! A refusal is one line on standard error and exit code 2.
 
 use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -141,6 +142,9 @@ pub struct ServeArgs {
 
 /// What clap said, as one line.
 pub fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "error: a command is required: serve, healthcheck, version or validate (--help tells more)".to_owned();
+    }
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
     first.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -71,10 +71,13 @@ pub struct Config {
     pub jwt_secret: Option<SecretString>,
     pub monitor: Monitor,
     pub shutdown: Duration,
+    /// How often a stream asks whether its caller's credential still holds.
+    pub recheck: Duration,
     /// What the operator should know but what does not stop the start.
     pub notes: Vec<String>,
 }
 
+const RECHECK: Duration = Duration::from_secs(60);
 const SHARE: &str = "/usr/share/nexaas";
 /// The fewest characters an API key or a signing secret may have.
 const SECRET_MIN: usize = 16;
@@ -138,6 +141,7 @@ impl Config {
                 max_failed_jobs_hour: args.ops_max_failed_jobs_hour,
             },
             shutdown: Duration::from_secs(args.shutdown_seconds),
+            recheck: RECHECK,
             notes,
         })
     }

@@ -3,8 +3,9 @@
 
 use crate::app::App;
 use crate::http::error::ApiError;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use nexaas_common::id::OperatorId;
+use nexaas_common::secret::{ExposeSecret as _, SecretString};
 use nexaas_engine::users::User;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -34,6 +35,30 @@ impl Principal {
             Self::User(user) => Ok(user),
             Self::ApiKey | Self::Operator(_) => Err(ApiError::forbidden("This needs the token of a user, not a key")),
         }
+    }
+}
+
+/// What a caller showed, kept to be asked about again while a stream runs. An operator shows nothing but the control
+/// plane's certificate.
+#[derive(Debug, Clone, Default)]
+pub struct Credential(pub Option<SecretString>);
+
+/// Returns when a stream must end: the runner stops, or the credential no longer holds (logged out, expired, key changed).
+/// Asking again is the only way to find out, since expiry is a matter of time.
+pub async fn stream_end(app: App, credential: Credential) {
+    let revoked = async {
+        let Some(token) = &credential.0 else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(app.recheck()).await;
+            // A database that does not answer revokes nothing.
+            if matches!(identify(&app, token.expose_secret()).await, Err(e) if e.status() == StatusCode::UNAUTHORIZED) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = app.draining().cancelled() => {}
+        () = revoked => {}
     }
 }
 

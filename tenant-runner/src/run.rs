@@ -1,7 +1,7 @@
 //! From the command line to an exit code: 0 done, 1 not well or failed, 2 refused. The runtime is small on purpose: a
 //! runner's work is waiting, and its blocking work (SQLite, password hashes) is bounded elsewhere.
 
-use crate::app::{Runner, StartError};
+use crate::app::{Render, Runner, StartError};
 use crate::cli::{Cli, Command, HealthcheckArgs, ServeArgs, ValidateArgs, one_line};
 use crate::config::Config;
 use crate::probe;
@@ -10,6 +10,7 @@ use nexaas_common::clock::SystemClock;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -89,8 +90,15 @@ async fn serve_until_told(config: Config, args: &ServeArgs) -> ExitCode {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
+    let metrics: Option<Render> = match nexaas_common::telemetry::install_metrics() {
+        Ok(handle) => Some(Arc::new(move || handle.render())),
+        Err(error) => {
+            tracing::warn!(%error, "metrics are not recorded");
+            None
+        }
+    };
     let runner = tokio::select! {
-        started = Runner::start(config, SystemClock::shared()) => match started {
+        started = Runner::start(config, SystemClock::shared(), metrics) => match started {
             Ok(runner) => runner,
             Err(StartError::Refused(refusal)) => return refused(refusal),
             Err(error) => return failed(error),
@@ -129,7 +137,8 @@ fn validate(args: &ValidateArgs) -> ExitCode {
     let problems = nexaas_engine::workspace::validate(&args.workspace);
     let mut out = std::io::stdout().lock();
     for problem in &problems {
-        let _ = writeln!(out, "{}:{}: {}: {}", problem.file, problem.line, problem.severity.as_str(), problem.reason);
+        let line = if problem.line == 0 { String::new() } else { format!(":{}", problem.line) };
+        let _ = writeln!(out, "{}{line}: {}: {}", problem.file, problem.severity.as_str(), problem.reason);
     }
     if problems.iter().any(|p| p.severity.as_str() == "error") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

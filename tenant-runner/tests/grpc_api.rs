@@ -69,7 +69,7 @@ impl Tenant {
             "127.0.0.1:0",
         ];
         let config = support::config(&flags, &[]);
-        let runner = Runner::start(config, nexaas_common::clock::SystemClock::shared()).await.unwrap();
+        let runner = Runner::start(config, nexaas_common::clock::SystemClock::shared(), None).await.unwrap();
         let leaf = authority.control_plane();
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&authority.pem))

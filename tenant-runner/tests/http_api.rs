@@ -197,6 +197,20 @@ async fn a_stream_ends_when_the_runner_stops() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_soon_after_its_user_logged_out() {
+    let soon = std::time::Duration::from_millis(20);
+    let alone = Alone::start_as(&[], |_| {}, |config| config.recheck = soon).await;
+    let ada = admin(&alone.api).await;
+    let mut hers = ada.stream(None).await;
+    let mut other = alone.api.stream(None).await;
+    assert_eq!(ada.call("POST", "/api/auth/logout", None).await.0, 204);
+    while hers.next().await.is_some() {}
+    assert_eq!(alone.api.call("POST", "/api/events", Some(script("e", "true"))).await.0, 200);
+    other.until("event.created").await;
+    alone.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_too_much_or_not_json_is_refused() {
     let alone = Alone::start().await;
     let post =

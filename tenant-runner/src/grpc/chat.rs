@@ -1,8 +1,8 @@
 //! Conversations with agents. A turn goes on when the caller leaves; `Resume` replays what was missed.
 
 use super::convert::{given, limit, time};
-use super::{Service, status, wire};
-use crate::app::App;
+use super::{Service, guard, status, wire};
+use crate::principal::stream_end;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use nexaas_engine::chat::{ChatSession, ChatStream};
@@ -15,18 +15,20 @@ impl wire::chat_server::Chat for Service {
     type SendStream = Events;
 
     async fn send(&self, request: Request<wire::ChatRequest>) -> Result<Response<Self::SendStream>, Status> {
+        let end = stream_end(self.app.clone(), guard::credential(&request));
         let wire::ChatRequest { agent, message, session_id } = request.into_inner();
         let turn =
             self.app.engine().chat().send(&agent, &message, given(session_id).as_deref()).await.map_err(status::of)?;
-        Ok(Response::new(events(&self.app, turn)))
+        Ok(Response::new(events(turn, end)))
     }
 
     type ResumeStream = Events;
 
     async fn resume(&self, request: Request<wire::ResumeChatRequest>) -> Result<Response<Self::ResumeStream>, Status> {
+        let end = stream_end(self.app.clone(), guard::credential(&request));
         let wire::ResumeChatRequest { session_id, after_seq } = request.into_inner();
         let turn = self.app.engine().chat().resume(&session_id, after_seq).await.map_err(status::of)?;
-        Ok(Response::new(events(&self.app, turn)))
+        Ok(Response::new(events(turn, end)))
     }
 
     async fn list_sessions(
@@ -48,8 +50,7 @@ impl wire::chat_server::Chat for Service {
     }
 }
 
-fn events(app: &App, turn: ChatStream) -> Events {
-    let draining = app.draining().clone();
+fn events(turn: ChatStream, end: impl Future<Output = ()> + Send + 'static) -> Events {
     turn.map(|e| {
         Ok(wire::ChatEvent {
             session_id: e.session_id,
@@ -58,7 +59,7 @@ fn events(app: &App, turn: ChatStream) -> Events {
             content: e.content,
         })
     })
-    .take_until(async move { draining.cancelled().await })
+    .take_until(end)
     .boxed()
 }
 

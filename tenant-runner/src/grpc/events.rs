@@ -1,7 +1,8 @@
 //! Schedules and triggers, and the stream of what happens.
 
 use super::convert::{given, json, maybe_time, time};
-use super::{Service, status, wire};
+use super::{Service, guard, status, wire};
+use crate::principal::stream_end;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use nexaas_engine::event::{Event, EventFilter, Upserted};
@@ -61,7 +62,7 @@ impl wire::events_server::Events for Service {
         request: Request<wire::WatchBusRequest>,
     ) -> Result<Response<Self::WatchBusStream>, Status> {
         let after = Some(request.get_ref().after_seq).filter(|seq| *seq > 0);
-        let draining = self.app.draining().clone();
+        let end = stream_end(self.app.clone(), guard::credential(&request));
         let stream = self
             .app
             .engine()
@@ -76,7 +77,7 @@ impl wire::events_server::Events for Service {
                     created_at: time(event.created_at),
                 })
             })
-            .take_until(async move { draining.cancelled().await });
+            .take_until(end);
         Ok(Response::new(stream.boxed()))
     }
 }

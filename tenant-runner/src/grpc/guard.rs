@@ -3,12 +3,13 @@
 
 use super::status;
 use crate::app::App;
-use crate::principal::{self, Principal, only};
+use crate::principal::{self, Credential, Principal, only};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use nexaas_common::id::OperatorId;
+use nexaas_common::secret::SecretString;
 use nexaas_proto::ACTOR_METADATA;
 use std::time::Duration;
 use tonic::Status;
@@ -45,8 +46,9 @@ pub async fn enforce(State(app): State<App>, mut request: Request, next: Next) -
     async {
         if !OPEN.contains(&path.as_str()) {
             match caller(&app, request.headers()).await {
-                Ok(principal) => {
+                Ok((principal, credential)) => {
                     request.extensions_mut().insert(principal);
+                    request.extensions_mut().insert(credential);
                 }
                 Err(status) => return refuse(&status),
             }
@@ -65,23 +67,29 @@ fn refuse(status: &Status) -> Response {
     status.clone().into_http()
 }
 
-async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, Status> {
+async fn caller(app: &App, headers: &HeaderMap) -> Result<(Principal, Credential), Status> {
     if headers.contains_key(header::AUTHORIZATION) {
         let token = principal::bearer(headers)
             .ok_or_else(|| Status::unauthenticated("authorization must be one Bearer token"))?;
-        return principal::identify(app, token).await.map_err(|e| status::of_refusal(&e));
+        let principal = principal::identify(app, token).await.map_err(|e| status::of_refusal(&e))?;
+        return Ok((principal, Credential(Some(SecretString::from(token)))));
     }
     let name = HeaderName::from_static(ACTOR_METADATA);
     only(headers, &name)
         .and_then(|text| text.strip_prefix("operator:"))
         .and_then(|id| id.parse::<OperatorId>().ok())
-        .map(Principal::Operator)
+        .map(|id| (Principal::Operator(id), Credential::default()))
         .ok_or_else(|| Status::unauthenticated("this call needs a user's token or an operator"))
 }
 
 /// The caller that `enforce` found.
 pub fn principal<T>(request: &tonic::Request<T>) -> Result<Principal, Status> {
     request.extensions().get::<Principal>().cloned().ok_or_else(|| Status::unauthenticated("this call needs a caller"))
+}
+
+/// What the caller showed, for streams.
+pub fn credential<T>(request: &tonic::Request<T>) -> Credential {
+    request.extensions().get::<Credential>().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::extract::{Path, Query};
 use super::origin;
 use crate::app::App;
 use crate::listener::Peer;
-use crate::principal::CHAT_PROTOCOL;
+use crate::principal::{CHAT_PROTOCOL, Credential, stream_end};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -15,9 +15,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
 use futures::StreamExt as _;
-use nexaas_engine::chat::ChatStream;
+use nexaas_engine::chat::{ChatEventKind, ChatStream};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -47,6 +48,7 @@ pub async fn session(State(app): State<App>, Path(id): Path<String>) -> ApiResul
 pub async fn socket(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
+    Extension(credential): Extension<Credential>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> ApiResult<Response> {
@@ -65,7 +67,10 @@ pub async fn socket(
         .read_buffer_size(8 * 1024)
         .write_buffer_size(0)
         .protocols([CHAT_PROTOCOL])
-        .on_upgrade(move |socket| tracker.track_future(Conversation { app, socket, turn: None }.run())))
+        .on_upgrade(move |socket| {
+            tracker
+                .track_future(Conversation { app, socket, turn: None, answered: false, waiting: None }.run(credential))
+        }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,6 +89,10 @@ struct Conversation {
     app: App,
     socket: WebSocket,
     turn: Option<ChatStream>,
+    /// The last event said that an answer is complete. The stream may end right after it, or go on replaying.
+    answered: bool,
+    /// What was asked between that event and the end of its stream.
+    waiting: Option<String>,
 }
 
 /// Why the loop ends.
@@ -93,21 +102,27 @@ enum End {
 }
 
 impl Conversation {
-    async fn run(mut self) {
-        if let End::Close(code, reason) = self.talk().await {
+    async fn run(mut self, credential: Credential) {
+        if let End::Close(code, reason) = self.talk(credential).await {
             let frame = CloseFrame { code, reason: reason.into() };
             let _ = tokio::time::timeout(SEND, self.socket.send(Message::Close(Some(frame)))).await;
         }
     }
 
-    async fn talk(&mut self) -> End {
-        let draining = self.app.draining().clone();
+    async fn talk(&mut self, credential: Credential) -> End {
+        let mut end = pin!(stream_end(self.app.clone(), credential));
         let mut ping = interval(PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
             let step = tokio::select! {
-                () = draining.cancelled() => return End::Close(close_code::AWAY, "the runner stops; come back and resume"),
+                () = &mut end => {
+                    return if self.app.draining().is_cancelled() {
+                        End::Close(close_code::AWAY, "the runner stops; come back and resume")
+                    } else {
+                        End::Close(close_code::POLICY, "the credential no longer holds")
+                    };
+                }
                 _ = ping.tick() => {
                     if heard.elapsed() > SILENCE {
                         return End::Gone;
@@ -115,10 +130,16 @@ impl Conversation {
                     self.send(Message::Ping(Vec::new().into())).await
                 }
                 event = next(&mut self.turn) => match event {
-                    Some(event) => self.send(Message::Text(json!(event).to_string().into())).await,
+                    Some(event) => {
+                        self.answered = matches!(event.kind, ChatEventKind::Done | ChatEventKind::Error);
+                        self.send(Message::Text(json!(event).to_string().into())).await
+                    }
                     None => {
                         self.turn = None;
-                        Ok(())
+                        match self.waiting.take() {
+                            Some(text) => self.asked(&text).await,
+                            None => Ok(()),
+                        }
                     }
                 },
                 received = self.socket.recv() => {
@@ -138,6 +159,10 @@ impl Conversation {
     }
 
     async fn asked(&mut self, text: &str) -> Result<(), End> {
+        if self.turn.is_some() && self.answered && self.waiting.is_none() {
+            self.waiting = Some(text.to_owned());
+            return Ok(());
+        }
         if self.turn.is_some() {
             return self.complain("", "The agent is still answering; wait for done").await;
         }
@@ -158,6 +183,7 @@ impl Conversation {
         match started {
             Ok(turn) => {
                 self.turn = Some(turn);
+                self.answered = false;
                 Ok(())
             }
             Err(error) => {

@@ -3,11 +3,12 @@
 
 use super::error::ApiError;
 use crate::app::App;
-use crate::principal::{self, Principal};
+use crate::principal::{self, Credential, Principal};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use nexaas_common::secret::SecretString;
 use std::time::Duration;
 use tracing::Instrument as _;
 
@@ -42,8 +43,9 @@ pub async fn enforce(State(guard): State<Guard>, mut request: Request, next: Nex
         match guard.access {
             Access::Public | Access::Signed => {}
             Access::Caller | Access::Admin => match admit(&guard, request.headers()).await {
-                Ok(principal) => {
+                Ok((principal, credential)) => {
                     request.extensions_mut().insert(principal);
+                    request.extensions_mut().insert(credential);
                 }
                 Err(error) => return error.into_response(),
             },
@@ -62,16 +64,16 @@ pub async fn enforce(State(guard): State<Guard>, mut request: Request, next: Nex
     response
 }
 
-async fn admit(guard: &Guard, headers: &HeaderMap) -> Result<Principal, ApiError> {
-    let principal = caller(&guard.app, headers).await?;
+async fn admit(guard: &Guard, headers: &HeaderMap) -> Result<(Principal, Credential), ApiError> {
+    let (principal, credential) = caller(&guard.app, headers).await?;
     if guard.access == Access::Admin && !principal.is_admin() {
         return Err(ApiError::forbidden("This needs an admin"));
     }
-    Ok(principal)
+    Ok((principal, credential))
 }
 
 /// The caller named by the request's headers.
-pub async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
+pub async fn caller(app: &App, headers: &HeaderMap) -> Result<(Principal, Credential), ApiError> {
     let token = match principal::bearer(headers) {
         Some(token) => token,
         None if headers.contains_key(header::AUTHORIZATION) => return Err(ApiError::unauthenticated()),
@@ -79,5 +81,6 @@ pub async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, ApiErro
             .filter(|_| headers.contains_key(header::SEC_WEBSOCKET_KEY))
             .ok_or_else(ApiError::unauthenticated)?,
     };
-    principal::identify(app, token).await
+    let principal = principal::identify(app, token).await?;
+    Ok((principal, Credential(Some(SecretString::from(token)))))
 }

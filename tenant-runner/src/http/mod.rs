@@ -11,6 +11,7 @@ pub mod guard;
 pub mod health;
 pub mod hooks;
 pub mod mcp_catalog;
+pub mod metrics;
 pub mod ops;
 pub mod origin;
 pub mod queue;

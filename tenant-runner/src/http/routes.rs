@@ -50,6 +50,7 @@ pub fn table() -> Vec<Route> {
     const DELETE: Method = Method::DELETE;
     vec![
         route(GET, "/api/health", Public, health::show),
+        route(GET, "/metrics", Caller, metrics::show),
         Route { body: 16 * KIB, ..route(POST, "/api/auth/register", Public, auth::register) },
         Route { body: 16 * KIB, ..route(POST, "/api/auth/login", Public, auth::login) },
         route(GET, "/api/auth/me", Caller, auth::me),

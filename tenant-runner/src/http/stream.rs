@@ -2,7 +2,8 @@
 
 use super::error::{ApiError, ApiResult};
 use crate::app::App;
-use crate::principal::only;
+use crate::principal::{Credential, only, stream_end};
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -15,6 +16,7 @@ use std::time::Duration;
 /// the last id it saw.
 pub async fn events(
     State(app): State<App>,
+    Extension(credential): Extension<Credential>,
     headers: HeaderMap,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     const LAST: HeaderName = HeaderName::from_static("last-event-id");
@@ -34,7 +36,6 @@ pub async fn events(
     // The first line goes out at once, so that the client knows that it is connected.
     let hello =
         futures::stream::once(async { Ok(Event::default().comment("connected").retry(Duration::from_secs(1))) });
-    let draining = app.draining().clone();
-    let stream = hello.chain(events).take_until(async move { draining.cancelled().await });
+    let stream = hello.chain(events).take_until(stream_end(app, credential));
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }

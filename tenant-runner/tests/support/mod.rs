@@ -113,14 +113,23 @@ impl Alone {
     }
 
     pub async fn start_with(flags: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_as(flags, prepare, |_| {}).await
+    }
+
+    pub async fn start_as(
+        flags: &[&str],
+        prepare: impl FnOnce(&Path),
+        adjust: impl FnOnce(&mut nexaas_runner::config::Config),
+    ) -> Self {
         provider();
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
         let data = dir.path().to_str().unwrap();
         let flags: Vec<&str> = ["--data-dir", data, "--listen", "127.0.0.1:0"].iter().chain(flags).copied().collect();
-        let config = config(&flags, &[("API_KEY", API_KEY)]);
+        let mut config = config(&flags, &[("API_KEY", API_KEY)]);
+        adjust(&mut config);
         let runner =
-            nexaas_runner::app::Runner::start(config, nexaas_common::clock::SystemClock::shared()).await.unwrap();
+            nexaas_runner::app::Runner::start(config, nexaas_common::clock::SystemClock::shared(), None).await.unwrap();
         let api = Api {
             base: format!("http://{}", runner.address()),
             http: reqwest::Client::new(),
