@@ -1,5 +1,5 @@
 use crate::model::{answer, sse, world};
-use crate::support::{PATIENCE, WRITER, World, collect, text};
+use crate::support::{PATIENCE, WRITER, World, collect, keep, text};
 use futures::StreamExt as _;
 use nexaas_common::task::{OnExit, Supervisor};
 use nexaas_engine::Kind;
@@ -157,5 +157,57 @@ async fn unknown_events_of_the_model_are_skipped() {
     Mock::given(method("POST")).respond_with(sse(&events)).mount(&server).await;
     let world = world(&server, WRITER).await;
     assert_eq!(text(&collect(world.engine.chat().send("writer", "Hi", None).await.unwrap()).await), "Fine.");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_turn_that_a_crash_cut_short_ends_at_the_next_start_with_what_was_shown() {
+    let world = World::new(WRITER).await;
+    let seen = collect(world.engine.chat().send("writer", "Hello", None).await.unwrap()).await;
+    let id = seen[0].session_id.clone();
+    let last = seen.last().unwrap().seq;
+    // What a process leaves behind that dies in the middle of its second turn.
+    let session = id.clone();
+    world
+        .engine
+        .store()
+        .write(move |tx| {
+            tx.execute("UPDATE chat_sessions SET turn_boot = 'another', last_seq = last_seq + 2 WHERE id = ?1", [&session])?;
+            for (n, text) in [(1, "One, "), (2, "two")] {
+                tx.execute(
+                    "INSERT INTO chat_events (session_id, seq, type, content, created_at) VALUES (?1, ?2, 'chunk', ?3, 0)",
+                    rusqlite::params![session, last + n, text],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let world = world.restarted(|_| {}).await;
+    let chat = world.engine.chat();
+    let after = collect(chat.resume(&id, last).await.unwrap()).await;
+    assert_eq!(text(&after), "One, two");
+    assert!(after.last().unwrap().content.contains("restarted"), "{after:?}");
+    let session = chat.session(&id).await.unwrap();
+    assert!(!session.running);
+    assert_eq!(session.messages.last().unwrap().content, "One, two");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn old_sessions_and_the_pieces_of_old_answers_pass_away() {
+    let world = World::new(WRITER).await;
+    let chat = world.engine.chat();
+    let old = collect(chat.send("writer", "Hello", None).await.unwrap()).await[0].session_id.clone();
+    world.clock.advance(chrono::Duration::days(8));
+    let new = collect(chat.send("writer", "Hello again", None).await.unwrap()).await[0].session_id.clone();
+    keep(&world, nexaas_engine::chat::KEEP).await;
+    assert!(collect(chat.resume(&old, 0).await.unwrap()).await.is_empty());
+    assert_eq!(chat.session(&old).await.unwrap().messages.len(), 2);
+    assert!(!collect(chat.resume(&new, 0).await.unwrap()).await.is_empty());
+    world.clock.advance(chrono::Duration::days(175));
+    keep(&world, nexaas_engine::chat::KEEP).await;
+    assert_eq!(chat.session(&old).await.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(chat.session(&new).await.unwrap().messages.len(), 2);
     world.stop().await;
 }

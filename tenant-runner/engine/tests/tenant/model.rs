@@ -210,3 +210,61 @@ async fn an_unknown_skill_or_agent_does_not_exist() {
     assert_eq!(world.engine.skills().execute("report", "", Some("ghost")).await.unwrap_err().kind, Kind::NotFound);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_call_that_a_crash_cut_short_is_counted_as_sent_and_frees_its_reservation() {
+    let world = World::new(WRITER).await;
+    world
+        .engine
+        .store()
+        .write(|tx| {
+            tx.execute(
+                "INSERT INTO usage_reservations (id, boot_id, at, agent, source, model, input_tokens, cost_nano_usd)
+                 VALUES ('r', 'another', 1777888800000000, 'writer', 'chat', 'claude-sonnet-4-5', 1000, 99000000)",
+                [],
+            )?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let world = world.restarted(|_| {}).await;
+    let report = world.engine.usage().report(UsageFilter::default()).await.unwrap();
+    assert_eq!((report.total_calls, report.total_input_tokens, report.total_cost_usd), (1, 1000, 0.003));
+    let left = world
+        .engine
+        .store()
+        .read(|c| Ok(c.query_row("SELECT count(*) FROM usage_reservations", [], |r| r.get::<_, i64>(0))?));
+    assert_eq!(left.await.unwrap(), 0);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_budget_lets_calls_through_until_it_is_spent() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(answer(&["Yes."])).expect(2).mount(&server).await;
+    let mut files = WRITER.to_vec();
+    // A call may cost 0.0619 at worst (4096 tokens of output), and costs 0.0045.
+    files[0] = ("workspace/workspace.yaml", "name: Acme\nbudget: {monthly_usd: 0.07}\n");
+    let world = world(&server, &files).await;
+    for _ in 0..2 {
+        world.engine.skills().execute("report", "", None).await.unwrap();
+    }
+    assert_eq!(world.engine.skills().execute("report", "", None).await.unwrap_err().kind, Kind::Forbidden);
+    let report = world.engine.usage().report(UsageFilter::default()).await.unwrap();
+    assert_eq!((report.total_calls, report.total_cost_usd), (2, 0.009));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn old_usage_passes_away() {
+    let world = World::new(WRITER).await;
+    world.engine.skills().execute("report", "", None).await.unwrap();
+    world.clock.advance(chrono::Duration::days(399));
+    world.engine.skills().execute("report", "", None).await.unwrap();
+    crate::support::keep(&world, nexaas_engine::usage::KEEP).await;
+    assert_eq!(world.engine.usage().report(UsageFilter::default()).await.unwrap().total_calls, 2);
+    world.clock.advance(chrono::Duration::days(2));
+    crate::support::keep(&world, nexaas_engine::usage::KEEP).await;
+    assert_eq!(world.engine.usage().report(UsageFilter::default()).await.unwrap().total_calls, 1);
+    world.stop().await;
+}

@@ -126,3 +126,17 @@ pub const WRITER: &[(&str, &str)] = &[
     ("workspace/agents/writer/reference/style.md", "Never use exclamation marks."),
     ("workspace/skills/report.md", "# Weekly report\n\nSum up the week in three lines.\n"),
 ];
+
+/// Applies retention rules by the world's clock.
+pub async fn keep(world: &World, rules: &'static [nexaas_engine::retention::Keep]) {
+    use nexaas_common::clock::Clock as _;
+    let now = world.clock.now();
+    for rule in rules {
+        let before = nexaas_engine::store::to_micros(now - rule.age);
+        let removing = world.engine.store().write(move |tx| {
+            let limits = rusqlite::named_params! {":before": before, ":rows": rule.rows, ":at_once": 500};
+            Ok(tx.execute(rule.sql, limits)?)
+        });
+        removing.await.unwrap();
+    }
+}
