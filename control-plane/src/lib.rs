@@ -21,3 +21,6 @@ pub mod reconcile;
 pub mod runner_client;
 pub mod service;
 pub mod store;
+
+#[cfg(test)]
+mod testing;

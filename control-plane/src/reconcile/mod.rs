@@ -172,3 +172,6 @@ impl Slot {
         self.hint.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

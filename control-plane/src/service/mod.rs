@@ -80,3 +80,6 @@ pub fn require(by: &Principal, role: Role) -> Result<()> {
         Err(Error::forbidden(format!("this needs the role {}; you are {}", role.as_str(), by.role.as_str())))
     }
 }
+
+#[cfg(test)]
+mod tests;
