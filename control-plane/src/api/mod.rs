@@ -62,11 +62,10 @@ pub const TABLE: &[RouteSpec<Services>] = &[
 /// The API, to be merged into the console's router. Unknown addresses below `/api` and wrong methods are problem documents too.
 pub fn router(services: Services) -> Router {
     let authenticator: SharedAuthenticator = Arc::new(ServiceAuthenticator(services.operators.clone()));
-    build(TABLE, &authenticator, Audience::Program, services.settings.cookie_secure, |spec| {
-        (spec.handler)().fallback(wrong_method)
-    })
-    .route("/api/{*rest}", axum::routing::any(nothing_here))
-    .with_state(services)
+    build(TABLE, &authenticator, Audience::Program, services.settings.cookie_secure, |spec| (spec.handler)())
+        .route("/api/{*rest}", axum::routing::any(nothing_here))
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(services)
 }
 
 async fn nothing_here() -> Response {
