@@ -140,14 +140,19 @@ impl Plane {
         let cipher = Cipher::new(&[7; 32]);
         let all = backends([Arc::new(world.clone()) as _]);
         let services =
-            Services::new(settings.clone(), store.clone(), all.clone(), cipher.clone(), [9; 32], changes.clone()).unwrap();
+            Services::new(settings.clone(), store.clone(), all.clone(), cipher.clone(), [9; 32], changes.clone())
+                .unwrap();
         let reconciler = Reconciler::new(Parts {
             settings,
             store: store.clone(),
             backends: all,
             gate: Arc::new(world.clone()),
             issue: Arc::new(|_| {
-                Ok(RunnerIdentity { certificate_pem: String::new(), key_pem: String::new().into(), ca_pem: String::new() })
+                Ok(RunnerIdentity {
+                    certificate_pem: String::new(),
+                    key_pem: String::new().into(),
+                    ca_pem: String::new(),
+                })
             }),
             cipher,
             changes,
@@ -191,7 +196,10 @@ impl Plane {
         let last = tokio::time::timeout(PATIENCE, last).await;
         match last {
             Ok(last) if last.state.finished() => last,
-            other => panic!("the operation does not end: {other:?} {:?}", self.services.tenants.operation(operation.id).await),
+            other => panic!(
+                "the operation does not end: {other:?} {:?}",
+                self.services.tenants.operation(operation.id).await
+            ),
         }
     }
 

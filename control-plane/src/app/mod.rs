@@ -74,6 +74,8 @@ pub async fn serve(settings: Settings) -> Result<()> {
     if let Err(error) = supervisor.shutdown(STOP).await {
         tracing::warn!(%error, "some tasks were cut off");
     }
+    // From here on its end is expected.
+    ground.token().cancel();
     foundation.close().await;
     if let Err(error) = ground.shutdown(STOP).await {
         tracing::warn!(%error, "the database's task was cut off");

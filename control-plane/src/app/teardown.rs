@@ -25,6 +25,8 @@ pub async fn teardown(settings: Settings, purge: bool) -> Result<Removed> {
     let supervisor = Supervisor::new();
     let foundation = Foundation::lay(settings.clone(), &supervisor).await?;
     let outcome = remove(&settings, &foundation, &supervisor, purge).await;
+    // From here on the database's end is expected.
+    supervisor.token().cancel();
     foundation.close().await;
     if let Err(error) = supervisor.shutdown(Duration::from_secs(30)).await {
         tracing::warn!(%error, "some tasks were cut off");

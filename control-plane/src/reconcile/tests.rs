@@ -317,7 +317,8 @@ async fn a_changed_secret_reaches_the_runner_without_a_restart() {
     let by = operator(Role::Operator);
     plane.services.tenants.set_secret(&by, &slug("acme"), "API_KEY", SecretString::from("v".to_owned())).await.unwrap();
     let told = async {
-        while !world.told(id).is_some_and(|t| t.secrets.iter().any(|(n, v)| n == "API_KEY" && v.expose_secret() == "v")) {
+        while !world.told(id).is_some_and(|t| t.secrets.iter().any(|(n, v)| n == "API_KEY" && v.expose_secret() == "v"))
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

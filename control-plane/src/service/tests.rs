@@ -32,7 +32,9 @@ async fn bad_input_is_refused_by_field_and_stores_nothing() {
         if !["$(id)", "a;id", "`id`", "a|b", "../x", "a'b", "a\"b"].contains(&key) {
             assert!(tenants.create(&by, named("acme"), Some(key)).await.is_err(), "{key:?}");
         }
-        assert!(tenants.set_secret(&by, &"acme".parse().unwrap(), text, SecretString::from("v".to_owned())).await.is_err());
+        assert!(
+            tenants.set_secret(&by, &"acme".parse().unwrap(), text, SecretString::from("v".to_owned())).await.is_err()
+        );
         assert!(tenants.list(PageRequest { cursor: Some(format!("{text}!")), limit: 1 }).await.is_err());
     }
     for (request, field) in [
