@@ -93,6 +93,7 @@ impl Engine {
         let size = config.worker_pool_size;
         let workers = Workers::start(size, queue.clone(), Arc::new(actions), clock.clone(), &supervisor);
         schedule::timer::start(events.clone(), clock.clone(), &supervisor);
+        schedule::clock_change::start(vec![events.changed().clone(), queue.ready().clone()], &supervisor);
         parts.workspace.watch(&supervisor);
         let rules = [retention::CORE, usage::KEEP, chat::KEEP].concat();
         retention::start(store.clone(), &bus, clock.clone(), rules, &supervisor);

@@ -3,6 +3,7 @@
 //! Always true here: `next_after` lies strictly after what it is given; a local time that a change of clocks repeats counts
 //! once, one that is skipped counts at the end of the gap; however long nobody looked, `due` takes bounded work.
 
+pub(crate) mod clock_change;
 mod parse;
 
 pub(crate) mod timer;

@@ -4,6 +4,9 @@
 //! is recorded, however long the database needs to come back; when the workers stop, so do their jobs, and the next process
 //! (or the next start of the workers) takes them up under the same attempt.
 
+#[cfg(test)]
+mod tests;
+
 use crate::action::Actions;
 use crate::error::Kind;
 use crate::queue::{Claimed, Outcome, Queue};
