@@ -55,6 +55,11 @@ impl App {
     pub fn cors_origins(&self) -> &[String] {
         &self.0.cors_origins
     }
+    /// A tenant's rules (who may register, which key is valid) come from its control plane after every start. Until then
+    /// nobody is let in, rather than anybody under the defaults.
+    pub fn awaits_settings(&self) -> bool {
+        self.tenant().is_some() && !self.engine().is_configured()
+    }
     /// Cancelled when the runner stops: streams that would go on forever end then.
     pub fn draining(&self) -> &CancellationToken {
         &self.0.draining

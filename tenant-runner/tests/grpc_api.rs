@@ -82,7 +82,12 @@ impl Tenant {
 
     async fn configured() -> Self {
         let tenant = Self::start().await;
-        let mut control = ControlClient::new(tenant.channel.clone());
+        tenant.configure().await;
+        tenant
+    }
+
+    async fn configure(&self) {
+        let mut control = ControlClient::new(self.channel.clone());
         let request = wire::ConfigureRequest {
             api_key_sha256: hex::encode(sha2::Sha256::digest(API_KEY)),
             display_name: "Acme".into(),
@@ -93,7 +98,6 @@ impl Tenant {
         };
         control.configure(request).await.unwrap();
         control.initialize_workspace(wire::InitializeWorkspaceRequest { template: "small".into() }).await.unwrap();
-        tenant
     }
 
     async fn stop(self) {
@@ -122,6 +126,16 @@ async fn the_handshake_tells_who_the_runner_is_and_what_it_knows() {
     assert_eq!(before.tenant_id, tenant.id.to_string());
     assert_eq!((before.generation, before.configured, before.workspace_initialized), (7, false, false));
     assert_eq!(before.boot_id, tenant.runner.app().engine().boot_id().to_string());
+
+    let mut accounts = AccountsClient::new(tenant.channel.clone());
+    let early = wire::RegisterRequest {
+        company_name: "Acme".into(),
+        username: "eve".into(),
+        password: "correct horse".into(),
+        ..Default::default()
+    };
+    let status = accounts.register(early).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "nobody registers under rules that are not known yet");
 
     let wrong = wire::ConfigureRequest { registration: "maybe".into(), ..wire::ConfigureRequest::default() };
     let status = control.configure(wrong).await.unwrap_err();
@@ -247,7 +261,7 @@ async fn the_workspace_and_its_agents_are_served_and_an_agent_answers() {
 async fn health_and_the_http_api_share_the_port() {
     use tonic_health::pb::health_check_response::ServingStatus;
     use tonic_health::pb::health_client::HealthClient;
-    let tenant = Tenant::configured().await;
+    let tenant = Tenant::start().await;
     let mut health = HealthClient::new(tenant.channel.clone());
     let answer = health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(answer.status(), ServingStatus::Serving);
@@ -267,6 +281,8 @@ async fn health_and_the_http_api_share_the_port() {
         format!("GET {path} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n{more}\r\n")
     };
     assert!(http(get("/api/health", "")).await.starts_with("HTTP/1.1 200"));
+    assert!(http(get("/api/queue", "")).await.starts_with("HTTP/1.1 503"), "its settings have not come yet");
+    tenant.configure().await;
     assert!(http(get("/api/queue", &format!("Authorization: Bearer {API_KEY}\r\n"))).await.starts_with("HTTP/1.1 200"));
     let actor = format!("{ACTOR_METADATA}: operator:{}\r\n", OperatorId::generate());
     assert!(http(get("/api/queue", &actor)).await.starts_with("HTTP/1.1 401"), "HTTP knows no operators");

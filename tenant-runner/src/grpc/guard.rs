@@ -28,6 +28,10 @@ pub const OPEN: &[&str] = &[
     "/grpc.health.v1.Health/Watch",
 ];
 
+/// What works before the settings have come: handing them over, and asking how the runner is.
+const CONTROL: &str = "/nexaas.runner.v1.Control/";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
 /// Until the answer begins; a stream may then go on.
 const USUAL: Duration = Duration::from_secs(30);
 const SLOW: &[(&str, Duration)] = &[
@@ -44,6 +48,9 @@ pub async fn enforce(State(app): State<App>, mut request: Request, next: Next) -
         tracing::info_span!("grpc", otel.name = %path, otel.kind = "server", rpc.system = "grpc", rpc.method = %path);
     nexaas_common::telemetry::adopt(&span, request.headers());
     async {
+        if app.awaits_settings() && !path.starts_with(CONTROL) && !path.starts_with(HEALTH) {
+            return refuse(&Status::unavailable("the runner has just started and waits for its settings"));
+        }
         if !OPEN.contains(&path.as_str()) {
             match caller(&app, request.headers()).await {
                 Ok((principal, credential)) => {

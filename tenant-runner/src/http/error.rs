@@ -49,6 +49,12 @@ impl ApiError {
         self
     }
 
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }
@@ -59,7 +65,7 @@ impl ApiError {
 
     /// Writes to the log what the caller is not told.
     pub fn log(&self) {
-        if self.status.is_server_error() {
+        if self.status.is_server_error() && self.retry_after_s.is_none_or(|_| self.chain.is_some()) {
             tracing::error!(
                 status = self.status.as_u16(),
                 error = self.chain.as_deref().unwrap_or(&self.detail),

@@ -25,6 +25,9 @@ pub enum Access {
     Admin,
 }
 
+/// Answers even before the settings have come.
+pub const HEALTH: &str = "/api/health";
+
 #[derive(Clone)]
 pub struct Guard {
     pub app: App,
@@ -40,6 +43,10 @@ pub async fn enforce(State(guard): State<Guard>, mut request: Request, next: Nex
     );
     nexaas_common::telemetry::adopt(&span, request.headers());
     let answer = async {
+        if guard.app.awaits_settings() && path != HEALTH {
+            let detail = "This runner has just started and waits for its settings; try again in a moment";
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response();
+        }
         match guard.access {
             Access::Public | Access::Signed => {}
             Access::Caller | Access::Admin => match admit(&guard, request.headers()).await {

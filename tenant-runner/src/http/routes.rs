@@ -49,7 +49,7 @@ pub fn table() -> Vec<Route> {
     const PATCH: Method = Method::PATCH;
     const DELETE: Method = Method::DELETE;
     vec![
-        route(GET, "/api/health", Public, health::show),
+        route(GET, guard::HEALTH, Public, health::show),
         route(GET, "/metrics", Caller, metrics::show),
         Route { body: 16 * KIB, ..route(POST, "/api/auth/register", Public, auth::register) },
         Route { body: 16 * KIB, ..route(POST, "/api/auth/login", Public, auth::login) },
