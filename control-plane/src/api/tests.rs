@@ -2,9 +2,11 @@ use super::view::TenantView;
 use super::{TABLE, openapi};
 use crate::edge::route::tests::tenant;
 use crate::http::PublicUrl;
-use crate::http::routes::tests::assert_matrix;
-use crate::http::routes::{Access, Audience};
+use crate::http::auth::SharedAuthenticator;
+use crate::http::routes::tests::{ByName, assert_matrix};
+use crate::http::routes::{Access, Audience, build};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use utoipa::OpenApi as _;
 
 /// What each role may do, written down a second time: a route that is new or whose role changed must be decided here too.
@@ -95,4 +97,11 @@ fn the_etag_changes_with_the_state_and_carries_the_generation() {
     assert!(first.starts_with("\"g1."), "{first}");
     t.conditions[1].message = "Still there".into();
     assert_ne!(first, TenantView::new(&t, &public).etag());
+}
+
+#[test]
+fn the_table_builds_although_paths_are_shared_between_methods() {
+    let authenticator: SharedAuthenticator = Arc::new(ByName);
+    let router = build(TABLE, &authenticator, Audience::Program, true, |spec| (spec.handler)());
+    drop(router.method_not_allowed_fallback(super::wrong_method));
 }
