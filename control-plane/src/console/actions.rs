@@ -156,7 +156,7 @@ pub async fn set_secret(
             let Kind::Invalid { field } = &error.kind else { return Err(error.into()) };
             problem::log(&error);
             let rule = error.public().strip_prefix(field.as_str()).unwrap_or(error.public()).trim_start().to_owned();
-            let mut typed = Secrets { name: name.to_owned(), ..Secrets::default() };
+            let mut typed = Secrets { typed: name.to_owned(), ..Secrets::default() };
             // The value is not put back: it would stand in the page.
             if field == "value" {
                 typed.value_error = rule

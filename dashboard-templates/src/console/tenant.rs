@@ -145,8 +145,8 @@ pub struct Events {
 pub struct Secrets {
     pub slug: String,
     pub names: Vec<String>,
-    /// As it was typed.
-    pub name: String,
+    /// The name as it was typed.
+    pub typed: String,
     pub name_error: String,
     pub value_error: String,
 }
