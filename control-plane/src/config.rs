@@ -3,7 +3,7 @@
 
 use crate::domain::tenant::{BackendKind, Limits};
 use crate::error::{Error, Result};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use nexaas_common::secret::SecretString;
 use nexaas_common::telemetry::LogFormat;
 use serde::Deserialize;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub subnet_prefix: u8,
     pub default_limits: Limits,
     pub cookie_secure: bool,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     pub log_format: LogFormat,
     pub log_filter: String,
 }
@@ -154,6 +156,9 @@ pub struct Partial {
     /// Whether cookies need https (browsers count *.localhost as secure) [default: true]
     #[arg(long, env = "COOKIE_SECURE", global = true, value_name = "BOOL")]
     pub cookie_secure: Option<bool>,
+    /// Proxies in front whose X-Forwarded-For is believed, separated by commas [default: none]
+    #[arg(long, env = "NEXAAS_TRUSTED_PROXIES", global = true, value_name = "CIDR,…")]
+    pub trusted_proxies: Option<String>,
     /// auto, json or pretty [default: auto]
     #[arg(long, env = "NEXAAS_LOG_FORMAT", global = true, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -182,7 +187,7 @@ impl Partial {
     pub fn or(self, other: Self) -> Self {
         first_given!(self, other: data_dir, base_domain, listen, ops_listen, public_scheme, public_port, backend, docker_host,
             docker_runtime, runner_image, runner_binary, framework_dir, templates_dir, port_range, subnet_range, subnet_prefix,
-            default_memory_mb, default_cpu_millis, default_pids, cookie_secure, log_format, log_filter, database_url_file, database_url)
+            default_memory_mb, default_cpu_millis, default_pids, cookie_secure, trusted_proxies, log_format, log_filter, database_url_file, database_url)
     }
 
     /// Reads a settings file. An unknown key is refused: it is a typing mistake that would otherwise do nothing.
@@ -275,6 +280,7 @@ impl Partial {
             subnet_prefix,
             default_limits,
             cookie_secure: self.cookie_secure.unwrap_or(true),
+            trusted_proxies: networks(self.trusted_proxies.as_deref())?,
             log_format: match self.log_format.as_deref() {
                 None => LogFormat::default(),
                 Some(text) => text.parse().map_err(|e| Error::invalid("log_format", e))?,
@@ -350,6 +356,16 @@ fn ports(text: Option<&str>) -> Result<RangeInclusive<u16>> {
     }
 }
 
+/// Networks or single addresses.
+fn networks(text: Option<&str>) -> Result<Vec<IpNet>> {
+    let one = |part: &str| {
+        part.parse::<IpNet>().or_else(|_| part.parse::<std::net::IpAddr>().map(IpNet::from)).map_err(|_| {
+            Error::invalid("trusted_proxies", format!("'{part}' is not a network such as 10.0.0.0/8 or an address"))
+        })
+    };
+    text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
+}
+
 fn subnets(range: Option<&str>, prefix: Option<u8>) -> Result<(Ipv4Net, u8)> {
     let text = range.unwrap_or("10.209.0.0/16");
     let range: Ipv4Net = text
@@ -420,6 +436,7 @@ mod tests {
             (Partial { subnet_prefix: Some(8), ..base() }, "subnet_prefix"),
             (Partial { default_memory_mb: Some(1), ..base() }, "default_memory_mb"),
             (Partial { default_cpu_millis: Some(1), ..base() }, "default_cpu_millis"),
+            (Partial { trusted_proxies: Some("10.0.0.0/8, proxy".into()), ..base() }, "trusted_proxies"),
             (Partial { log_format: Some("xml".into()), ..base() }, "log_format"),
             (Partial { database_url_file: Some("/nonexistent".into()), ..base() }, "DATABASE_URL_FILE"),
         ] {

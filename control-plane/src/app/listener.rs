@@ -9,7 +9,7 @@ pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListe
     TcpListener::bind(address).await.map_err(|e| {
         let message = match e.kind() {
             std::io::ErrorKind::AddrInUse => {
-                let owner = owner_of(address.port()).map_or_else(|| "another process".to_owned(), |o| o);
+                let owner = owner_of(address.port()).unwrap_or_else(|| "another process".to_owned());
                 format!(
                     "{setting}: {address} is taken by {owner}; stop it or choose another with --{}",
                     setting.replace('_', "-")

@@ -130,7 +130,11 @@ async fn run(
 
     let public = public_url(settings);
     let (console, dashboard) = routers::routers(&services, &clients, &public);
-    let edge_config = EdgeConfig { public, trusted_proxies: Vec::new(), limits: crate::edge::Limits::default() };
+    let edge_config = EdgeConfig {
+        public,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        limits: crate::edge::Limits::default(),
+    };
     let edge = Edge::new(edge_config, Arc::new(clients.clone()), console, dashboard, supervisor.token().clone());
     let source: Arc<dyn TenantSource> = Arc::new(Rows(services.tenants.clone()));
     let following = edge.clone();

@@ -207,7 +207,7 @@ impl Pass<'_> {
                 () = tokio::time::sleep(self.core.timing.connect.delay(tries)) => false,
             };
             // The engine said that something happened, or patience is getting long: is the process still there?
-            if hinted || tries % 16 == 15 {
+            if hinted || tries % 32 == 31 {
                 self.still_running().await?;
             }
             tries += 1;

@@ -63,7 +63,7 @@ impl Default for Timing {
             workspace: Duration::from_secs(90),
             probe: Duration::from_secs(30),
             suspicion: Duration::from_secs(3),
-            connect: Backoff::new(Duration::from_millis(4), Duration::from_millis(100)),
+            connect: Backoff::new(Duration::from_millis(3), Duration::from_millis(25)),
             retry: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             slow: Duration::from_secs(60),
             health: Duration::from_secs(3),

@@ -1,7 +1,7 @@
 //! Table `api_token`: only the hash is kept; an expired token is dead at once and forgotten after a week.
 
 use super::operators::parse_role;
-use super::{Store, Tx, bounded};
+use super::{Store, Tx, bounded, patient};
 use crate::domain::OperatorId;
 use crate::domain::operator::Role;
 use crate::error::Result;
@@ -91,7 +91,7 @@ impl Store {
     }
 
     pub(super) async fn purge_tokens(&self, before: DateTime<Utc>) -> Result<u64> {
-        bounded(sqlx::query!("DELETE FROM api_token WHERE expires_at < $1", before).execute(self.pool()))
+        patient(sqlx::query!("DELETE FROM api_token WHERE expires_at < $1", before).execute(self.pool()))
             .await
             .map(|done| done.rows_affected())
     }

@@ -1,6 +1,6 @@
 //! Table `tenant_event`: what happened to a tenant, for people. Kept for thirty days, at most 500 a tenant.
 
-use super::{Store, Tx, bounded};
+use super::{Store, Tx, bounded, patient};
 use crate::domain::TenantId;
 use crate::error::Result;
 use chrono::{DateTime, Utc};
@@ -86,7 +86,7 @@ impl Store {
     }
 
     pub(super) async fn purge_events(&self, before: DateTime<Utc>) -> Result<u64> {
-        bounded(
+        patient(
             sqlx::query!(
                 "DELETE FROM tenant_event WHERE at < $1 OR id IN (
                    SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY tenant_id ORDER BY id DESC) AS n FROM tenant_event) ranked

@@ -1,6 +1,6 @@
 //! Table `idempotency`: the answer a repeated request gets again. Kept for a day.
 
-use super::{Store, Tx, bounded};
+use super::{Store, Tx, bounded, patient};
 use crate::domain::OperationId;
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -54,7 +54,7 @@ impl Store {
     }
 
     pub(super) async fn purge_idempotency(&self, before: DateTime<Utc>) -> Result<u64> {
-        bounded(sqlx::query!("DELETE FROM idempotency WHERE created_at < $1", before).execute(self.pool()))
+        patient(sqlx::query!("DELETE FROM idempotency WHERE created_at < $1", before).execute(self.pool()))
             .await
             .map(|done| done.rows_affected())
     }

@@ -44,7 +44,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .min_connections(2)
-            .acquire_timeout(Duration::from_secs(2))
+            .acquire_timeout(Duration::from_millis(1500))
             .idle_timeout(Duration::from_secs(300))
             .connect_with(options.application_name("nexaas"))
             .await
@@ -89,11 +89,23 @@ impl Store {
 }
 
 /// How long a single statement may take before the caller hears that the database does not answer.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Below two seconds: that is how soon a visitor must hear it while the database is frozen.
+const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1800);
+/// Housekeeping may look at whole tables, and nobody waits for it.
+const HOUSEKEEPING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs one database call with the time-out that keeps a frozen server from freezing us.
 pub async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
-    match tokio::time::timeout(STATEMENT_TIMEOUT, work).await {
+    within(STATEMENT_TIMEOUT, work).await
+}
+
+/// The same for housekeeping.
+async fn patient<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    within(HOUSEKEEPING_TIMEOUT, work).await
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
         Ok(result) => result.map_err(from_sqlx),
         Err(_) => Err(Error::timeout("the database")),
     }

@@ -1,6 +1,6 @@
 //! Table `operation`: requested changes and their steps.
 
-use super::{Fence, Store, Tx, bounded, signed, unsigned};
+use super::{Fence, Store, Tx, bounded, patient, signed, unsigned};
 use crate::domain::operation::{Operation, OperationKind, OperationState, Step};
 use crate::domain::{OperationId, TenantId};
 use crate::error::{Error, Result};
@@ -155,7 +155,7 @@ impl Store {
     }
 
     pub(super) async fn purge_operations(&self, before: DateTime<Utc>) -> Result<u64> {
-        bounded(sqlx::query!("DELETE FROM operation WHERE finished_at < $1", before).execute(self.pool()))
+        patient(sqlx::query!("DELETE FROM operation WHERE finished_at < $1", before).execute(self.pool()))
             .await
             .map(|done| done.rows_affected())
     }

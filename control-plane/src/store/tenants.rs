@@ -1,6 +1,6 @@
 //! Table `tenant`: intent, what was last seen, and the leases beside it.
 
-use super::{Fence, Store, Tx, bounded, signed, unsigned};
+use super::{Fence, Store, Tx, bounded, patient, signed, unsigned};
 use crate::domain::condition::Condition;
 use crate::domain::tenant::{BackendKind, Desired, Limits, Subnet, Tenant};
 use crate::domain::{Slug, TenantId};
@@ -318,7 +318,7 @@ impl Store {
     }
 
     pub(super) async fn purge_tenants(&self, before: DateTime<Utc>) -> Result<u64> {
-        bounded(sqlx::query!("DELETE FROM tenant WHERE deleted_at < $1", before).execute(self.pool()))
+        patient(sqlx::query!("DELETE FROM tenant WHERE deleted_at < $1", before).execute(self.pool()))
             .await
             .map(|done| done.rows_affected())
     }
