@@ -10,8 +10,8 @@ pub async fn run(seconds: u64) -> Result<()> {
     installation.wait_healthy("idle-demo", Duration::from_secs(60)).await?;
     eprintln!("leaving it alone for {seconds} s");
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let tenant = installation.cli(&["tenant", "show", "idle-demo", "--json"])?;
-    let tenant: serde_json::Value = serde_json::from_str(&tenant)?;
+    let shown = installation.api(reqwest::Method::GET, "/tenants/idle-demo")?.send().await?.text().await?;
+    let tenant: serde_json::Value = serde_json::from_str(&shown)?;
     let id = tenant["id"].as_str().ok_or("the tenant has no id")?.to_owned();
     let runner = processes()
         .find(|(_, command)| {
