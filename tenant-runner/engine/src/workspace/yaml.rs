@@ -171,6 +171,41 @@ mod tests {
         assert_eq!(parse::<Sample>("a.yaml", "# nothing yet\n\n").unwrap().typed.name, "");
     }
 
+    #[test]
+    fn a_megabyte_of_any_one_thing_is_answered() {
+        let units = [
+            "- ",
+            "[",
+            "{a: ",
+            "? ",
+            "&a ",
+            "*a ",
+            "a: b\n",
+            "\"",
+            "'",
+            "|\n ",
+            "\n",
+            "[a,",
+            "#\n",
+            "!a ",
+            "---\n",
+            "aaaaaaa",
+            "k: &x {<<: *x}\n",
+            "- a\n",
+            "%YAML 1.2\n",
+            "\\u0000",
+            "? a\n: b\n",
+            "a:\n  b:\n    - c\n",
+        ];
+        for unit in units {
+            for prefix in ["", "x: ", "x: [", "x: \""] {
+                let text = format!("{prefix}{}", unit.repeat(1_000_000 / unit.len()));
+                // Whatever the answer is: there is one, and the parser does not overflow the stack on its way.
+                let _ = parse::<Sample>("a.yaml", &text);
+            }
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_text_panics(text in "[ \\t\\n:\\-\\[\\]{}&*!|>'\"a-c0-9#%@`,?]{0,200}") {
