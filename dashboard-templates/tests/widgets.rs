@@ -1,4 +1,5 @@
 //! Every widget as it is drawn, filled with text that would like to be markup. Drawings of icons are left out.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail this way, in its helpers too")]
 
 use nexaas_dashboard::Template;
 use nexaas_dashboard::layout::Tone;

@@ -1,4 +1,5 @@
 //! Buttons that put work on the queue. Each answers with a toast that links to the job; the queue's widgets follow by the bus.
+//! A browser that sent the form by itself (no script yet, or none at all) is led to the job's page instead.
 
 use super::describe::job_path;
 use super::failure::{Failure, toast, toast_with_link};
@@ -8,7 +9,8 @@ use super::widgets::{Deed, action_at};
 use crate::error::{Error, Kind, Result};
 use crate::runner_client::TenantApi;
 use axum::extract::{Form, Path, Query};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum_htmx::HxRequest;
 use nexaas_dashboard::layout::Tone;
 use serde::Deserialize;
 use serde_json::json;
@@ -16,7 +18,11 @@ use sha2::{Digest as _, Sha256};
 
 const MAX_INPUT: usize = 32_000;
 
-fn queued(what: &str, job: &str) -> Response {
+fn queued(by_script: bool, what: &str, job: &str) -> Response {
+    if !by_script {
+        let to = if job.is_empty() { "/workspace/queue".to_owned() } else { job_path(job) };
+        return Redirect::to(&to).into_response();
+    }
     let (href, link) = if job.is_empty() { Default::default() } else { (job_path(job), "Show the job".to_owned()) };
     toast_with_link(Tone::Ok, what, "is on the queue.".to_owned(), href, link)
 }
@@ -30,6 +36,7 @@ pub struct Seen {
 /// Presses the button at a place of a page.
 pub async fn quick_action(
     session: Session,
+    HxRequest(by_script): HxRequest,
     Path((perspective, page, widget, index)): Path<(String, String, usize, usize)>,
     Query(Seen { seen }): Query<Seen>,
 ) -> Result<Response, Failure> {
@@ -46,7 +53,7 @@ pub async fn quick_action(
         Deed::Event { id } => session.api.trigger_event(&id).await?,
         Deed::Prompt { agent, prompt } => prompt_agent(&session.api, &label, &agent, &prompt).await?,
     };
-    Ok(queued(&label, &job))
+    Ok(queued(by_script, &label, &job))
 }
 
 /// A prompt becomes an event that only a person can fire (paused, its time never comes), so that its job is queued, retried and
@@ -78,6 +85,7 @@ pub struct RunSkill {
 
 pub async fn run_skill(
     session: Session,
+    HxRequest(by_script): HxRequest,
     Path(name): Path<String>,
     Form(form): Form<RunSkill>,
 ) -> Result<Response, Failure> {
@@ -85,15 +93,26 @@ pub async fn run_skill(
         return Err(Error::invalid("input", format!("must be at most {MAX_INPUT} bytes long")).into());
     }
     let job = session.api.run_skill(&name, form.input.trim(), &form.agent).await?;
-    Ok(queued(&name, &job))
+    Ok(queued(by_script, &name, &job))
 }
 
-pub async fn trigger_event(session: Session, Path(id): Path<String>) -> Result<Response, Failure> {
+pub async fn trigger_event(
+    session: Session,
+    HxRequest(by_script): HxRequest,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
     let job = session.api.trigger_event(&id).await?;
-    Ok(queued("The schedule's action", &job))
+    Ok(queued(by_script, "The schedule's action", &job))
 }
 
-pub async fn cancel_job(session: Session, Path(id): Path<String>) -> Result<Response, Failure> {
+pub async fn cancel_job(
+    session: Session,
+    HxRequest(by_script): HxRequest,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
     session.api.cancel_job(&id).await?;
+    if !by_script {
+        return Ok(Redirect::to(&job_path(&id)).into_response());
+    }
     Ok(toast(Tone::Ok, "Cancelled", "The job will not go on.".to_owned()))
 }

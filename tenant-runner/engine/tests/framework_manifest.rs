@@ -1,4 +1,5 @@
 //! The framework's manifest says what ships. These tests hold it to the files, and the files to the shape the engine reads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail this way, in its helpers too")]
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};

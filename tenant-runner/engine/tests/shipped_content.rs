@@ -1,4 +1,5 @@
 //! What ships must load: the templates over the framework, in a real engine, without a single problem.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail this way, in its helpers too")]
 
 use nexaas_common::clock::SystemClock;
 use nexaas_common::task::Supervisor;

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 pub async fn show(State(app): State<App>) -> ApiResult<Json<Value>> {
+    if app.awaits_settings() {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Waiting for the settings of the control plane"));
+    }
     let verdict = tokio::time::timeout(Duration::from_secs(2), app.engine().healthy()).await;
     match verdict {
         Ok(Ok(())) => Ok(Json(json!({ "status": "ok", "version": nexaas_common::VERSION }))),
