@@ -170,11 +170,11 @@ impl Tab {
         Ok(())
     }
 
-    /// Presses the button or link with this text.
+    /// Presses the button or link with this text, from the keyboard: whoever cannot use a mouse must get along as well.
     pub async fn press(&self, text: &str) -> Result<()> {
         let control = self.target("control", text).await?;
-        control.scroll_into_view().await?;
-        control.click().await?;
+        control.focus().await?;
+        control.press_key("Enter").await?;
         Ok(())
     }
 
