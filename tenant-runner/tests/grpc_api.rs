@@ -280,9 +280,11 @@ async fn health_and_the_http_api_share_the_port() {
     let get = |path: &str, more: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n{more}\r\n")
     };
-    assert!(http(get("/api/health", "")).await.starts_with("HTTP/1.1 200"));
-    assert!(http(get("/api/queue", "")).await.starts_with("HTTP/1.1 503"), "its settings have not come yet");
+    for path in ["/api/health", "/api/queue"] {
+        assert!(http(get(path, "")).await.starts_with("HTTP/1.1 503"), "{path}: its settings have not come yet");
+    }
     tenant.configure().await;
+    assert!(http(get("/api/health", "")).await.starts_with("HTTP/1.1 200"));
     assert!(http(get("/api/queue", &format!("Authorization: Bearer {API_KEY}\r\n"))).await.starts_with("HTTP/1.1 200"));
     let actor = format!("{ACTOR_METADATA}: operator:{}\r\n", OperatorId::generate());
     assert!(http(get("/api/queue", &actor)).await.starts_with("HTTP/1.1 401"), "HTTP knows no operators");
