@@ -64,7 +64,7 @@ impl wire::workspace_server::Workspace for Service {
         let skills = self.app.engine().skills();
         if enqueue {
             let skill = skills.get(&name).map_err(status::of)?.name;
-            let config = json!({ "skill": name, "input": input, "agent": agent });
+            let config = json!({ "skill": name, "input": given(input), "agent": agent });
             let job = NewJob { description: Some(skill.clone()), agent, ..NewJob::new(ActionType::Skill, config) };
             let job_id = self.app.engine().queue().enqueue(job).await.map_err(status::of)?.to_string();
             return Ok(Response::new(wire::ExecuteSkillResponse { skill, result: String::new(), job_id }));

@@ -74,11 +74,11 @@ async fn walk(program: PathBuf, backend: Backend) -> Result<()> {
     // A job runs to its end before the person's eyes: the page must not be loaded again for it.
     client.eval("window.__loaded_once = true").await?;
     client.press("Run a health check").await?;
-    client.finds("#toasts *").await?;
+    client.sees("is on the queue").await?;
     client
         .until(
             "the job to finish in the queue's widget",
-            "[...document.querySelectorAll('.widget-queue-status, [data-widget=queue-status], .card')].some(c => /queue/i.test(c.innerText) && /health-check/i.test(c.innerText) && /succeeded|done|finished/i.test(c.innerText))",
+            "[...document.querySelectorAll('.card')].some(c => /^work in the queue/i.test(c.innerText.trim()) && [...c.querySelectorAll('li, tr, a')].some(r => /health check/i.test(r.innerText) && /done/i.test(r.innerText)))",
         )
         .await?;
     assert_eq!(client.eval("window.__loaded_once === true").await?, true, "the page was loaded again");
