@@ -178,9 +178,9 @@ impl Tab {
         Ok(())
     }
 
-    /// Evaluates an expression in the page.
+    /// Evaluates an expression in the page; `undefined` is null.
     pub async fn eval(&self, expression: &str) -> Result<Value> {
-        Ok(self.page.evaluate_expression(expression).await?.into_value()?)
+        Ok(self.page.evaluate_expression(expression).await?.value().cloned().unwrap_or(Value::Null))
     }
 
     /// The text a person can read.
