@@ -263,8 +263,10 @@ impl Tab {
     }
 
     async fn scheme(&self, scheme: &str) -> Result<()> {
-        let feature = MediaFeature { name: "prefers-color-scheme".into(), value: scheme.into() };
-        self.page.emulate_media_features(vec![feature]).await?;
+        // Without motion, or the picture is taken in the middle of a fading colour.
+        let features = [("prefers-color-scheme", scheme), ("prefers-reduced-motion", "reduce")];
+        let features = features.map(|(name, value)| MediaFeature { name: name.into(), value: value.into() });
+        self.page.emulate_media_features(features.to_vec()).await?;
         Ok(())
     }
 
