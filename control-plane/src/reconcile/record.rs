@@ -74,8 +74,9 @@ impl Recorder<'_> {
             return self.progress().await;
         }
         let mut tx = self.store.begin().await?;
-        let held = self.save_operation(&mut tx).await?
-            && self.store.write_status(&mut tx, self.tenant.id, self.fence, &self.tenant.conditions, false).await?;
+        // The tenant's row first, as whoever changes the intent does: the other order is a deadlock.
+        let held = self.store.write_status(&mut tx, self.tenant.id, self.fence, &self.tenant.conditions, false).await?
+            && self.save_operation(&mut tx).await?;
         if !held {
             return Ok(Err(Fenced));
         }
@@ -147,8 +148,9 @@ impl Recorder<'_> {
             op.kind
         });
         let mut tx = self.store.begin().await?;
-        let mut held = self.save_operation(&mut tx).await?
-            && self.store.write_status(&mut tx, self.tenant.id, self.fence, &self.tenant.conditions, true).await?;
+        let mut held =
+            self.store.write_status(&mut tx, self.tenant.id, self.fence, &self.tenant.conditions, true).await?
+                && self.save_operation(&mut tx).await?;
         if held && desired == Desired::Deleted {
             self.store.remove_all_secrets(&mut tx, self.tenant.id).await?;
             held = self.store.mark_gone(&mut tx, self.tenant.id, self.fence).await?;
