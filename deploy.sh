@@ -199,7 +199,7 @@ new=$(mktemp "$data/.env.XXXXXX")
   if [ $backend = docker ]; then echo "NEXAAS_DOCKER_HOST=unix://$(engine_socket)"; fi
   if [ -n "${DATABASE_URL_FILE:-}" ]; then echo "DATABASE_URL_FILE=$DATABASE_URL_FILE"; fi
   if [ -n "${DATABASE_URL:-}" ]; then echo "DATABASE_URL_FILE=$data/secrets/database-url"; fi
-  for name in NEXAAS_PUBLIC_SCHEME NEXAAS_PUBLIC_PORT NEXAAS_PORT_RANGE NEXAAS_SUBNET_RANGE NEXAAS_DOCKER_RUNTIME COOKIE_SECURE OTEL_EXPORTER_OTLP_ENDPOINT; do
+  for name in NEXAAS_TRUSTED_PROXIES NEXAAS_PUBLIC_SCHEME NEXAAS_PUBLIC_PORT NEXAAS_PORT_RANGE NEXAAS_SUBNET_RANGE NEXAAS_DOCKER_RUNTIME COOKIE_SECURE OTEL_EXPORTER_OTLP_ENDPOINT; do
     value=${!name:-$(sed -n "s/^$name=//p" "$environment" 2>/dev/null || true)}
     [ -z "$value" ] || echo "$name=$value"
   done
