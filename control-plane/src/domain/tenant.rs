@@ -124,7 +124,11 @@ impl Tenant {
             Desired::Running => match self.condition(ConditionType::Ready) {
                 Some(c) if c.reason == "Failed" => Phase::Failed,
                 Some(c) if c.status == ConditionStatus::Unknown => Phase::Unknown,
-                _ if self.condition(ConditionType::Provisioned).is_some_and(|c| c.status == ConditionStatus::True) => {
+                // What was true of an earlier generation says nothing: that runner may be on its way out.
+                _ if self
+                    .condition(ConditionType::Provisioned)
+                    .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == self.generation) =>
+                {
                     Phase::Recovering
                 }
                 _ => Phase::Provisioning,

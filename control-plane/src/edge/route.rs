@@ -75,7 +75,8 @@ pub enum Reach {
     Closed(&'static str),
 }
 
-/// A runner that is being healed, or whose backend is silent, may well answer: it is asked. One that was never up is not.
+/// A runner that is being healed, or whose backend is silent, may well answer: it is asked. One that was never up, or not yet
+/// for this generation (the one before may be stopping), is not.
 pub fn reach(tenant: &Tenant) -> Reach {
     match tenant.phase() {
         Phase::Ready | Phase::Recovering | Phase::Unknown if tenant.port.is_some() => Reach::Runner,
@@ -124,6 +125,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_runner_of_an_earlier_generation_is_not_asked() {
+        let mut resumed = tenant("acme");
+        assert_eq!(reach(&resumed), Reach::Runner);
+        resumed.generation += 2;
+        assert_eq!(reach(&resumed), Reach::Soon("is being prepared"), "its old runner may still be stopping");
+        for condition in &mut resumed.conditions {
+            condition.observed_generation = resumed.generation;
+            condition.status = match condition.r#type {
+                ConditionType::Ready => ConditionStatus::False,
+                _ => ConditionStatus::True,
+            };
+        }
+        assert_eq!(reach(&resumed), Reach::Runner, "it exists for this generation and is about to be probed");
+    }
+
+    #[test]
     fn a_host_leads_where_its_labels_say_and_nowhere_else() {
         let mut gone = tenant("gone");
         gone.desired = Desired::Deleted;
@@ -147,7 +164,6 @@ pub(crate) mod tests {
         let mut t = tenant("acme");
         assert_eq!(reach(&t), Reach::Runner);
         t.generation = 2;
-        assert_eq!(reach(&t), Reach::Runner, "it is being brought up to date and may still answer");
         t.desired = Desired::Suspended;
         t.observed_generation = 2;
         assert!(matches!(reach(&t), Reach::Closed(_)));

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 pub async fn show(State(app): State<App>) -> ApiResult<Json<Value>> {
+    if app.draining().is_cancelled() {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This runner is stopping"));
+    }
     if app.awaits_settings() {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Waiting for the settings of the control plane"));
     }
