@@ -40,6 +40,12 @@ async fn fail_one(rig: &Rig) {
         .unwrap();
 }
 
+/// The alerts that these tests cause; the machine's own, such as a disk that fills up, are another matter.
+fn about_jobs(mut alerts: Vec<Alert>) -> Vec<Alert> {
+    alerts.retain(|alert| alert.category == "job_failures");
+    alerts
+}
+
 #[tokio::test]
 async fn an_alert_is_raised_once_and_resolves_itself() {
     let (rig, supervisor) = (Rig::new().await, Supervisor::new());
@@ -50,13 +56,13 @@ async fn an_alert_is_raised_once_and_resolves_itself() {
     for _ in 0..3 {
         ops.look().await.unwrap();
     }
-    let alerts = ops.alerts(10, Some("warning")).await.unwrap();
+    let alerts = about_jobs(ops.alerts(10, Some("warning")).await.unwrap());
     assert_eq!(alerts.len(), 1, "{alerts:?}");
     assert_eq!((alerts[0].category.as_str(), alerts[0].resolved_at), ("job_failures", None));
     assert!(ops.acknowledge(&alerts[0].id).await.unwrap().acknowledged);
     rig.advance(2 * 3600);
     ops.look().await.unwrap();
-    assert!(ops.alerts(10, None).await.unwrap()[0].resolved_at.is_some());
+    assert!(about_jobs(ops.alerts(10, None).await.unwrap())[0].resolved_at.is_some());
     assert_eq!(ops.acknowledge("nobody").await.unwrap_err().kind, crate::error::Kind::NotFound);
     supervisor.shutdown(Duration::from_secs(10)).await.unwrap();
 }
@@ -68,13 +74,13 @@ async fn trouble_that_grows_is_a_new_alert_and_is_handed_on() {
     for _ in 0..2 {
         fail_one(&rig).await;
     }
-    assert!(ops.look().await.unwrap().1.is_empty());
+    assert!(about_jobs(ops.look().await.unwrap().1).is_empty());
     for _ in 0..4 {
         fail_one(&rig).await;
     }
-    let critical = ops.look().await.unwrap().1;
+    let critical = about_jobs(ops.look().await.unwrap().1);
     assert_eq!(critical.len(), 1);
-    assert!(ops.look().await.unwrap().1.is_empty(), "handed on once");
+    assert!(about_jobs(ops.look().await.unwrap().1).is_empty(), "handed on once");
     supervisor.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 
