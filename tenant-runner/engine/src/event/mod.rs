@@ -6,6 +6,7 @@
 mod draft;
 mod fire;
 mod model;
+pub(crate) mod outcome;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use super::{Claimed, JobId, Lease, Queue, source};
 use crate::bus::Fact;
 use crate::error::{EngineError, Result};
+use crate::event::outcome::{Ended, JobEnd, job_ended};
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -105,7 +106,13 @@ impl Queue {
         )?
         .execute(params![lease.seq, state, result, error, again, to_micros(now)])?;
         if let Some(event_id) = &held.event_id {
-            self.tell_event(tx, event_id, &verdict, text.unwrap_or("cancelled"), now)?;
+            let ended = match verdict {
+                Verdict::Succeeded => Ended::Succeeded,
+                Verdict::Again { .. } => Ended::Retrying,
+                Verdict::Dead => Ended::Dead,
+                Verdict::Cancelled => Ended::Cancelled,
+            };
+            job_ended(tx, &self.bus, &JobEnd { event_id, ended, text: text.unwrap_or("cancelled"), now })?;
         }
         let data = json!({
             "job_id": held.id, "event_id": held.event_id, "action_type": held.action, "attempt": held.attempt,
@@ -118,19 +125,6 @@ impl Queue {
         }
         // Also when the job is over: another may have waited for its concurrency key.
         self.ready.raise();
-        Ok(())
-    }
-
-    fn tell_event(&self, tx: &Connection, id: &str, verdict: &Verdict, text: &str, now: DateTime<Utc>) -> Result<()> {
-        let failed = matches!(verdict, Verdict::Again { .. } | Verdict::Dead);
-        let dead = matches!(verdict, Verdict::Dead);
-        // A schedule lives on after a dead job; an event that had only this one run has failed.
-        tx.prepare_cached(
-            "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + ?4,
-                    status = iif(?5 AND status = 'completed', 'failed', status)
-             WHERE id = ?1",
-        )?
-        .execute(params![id, to_micros(now), excerpt(text), i64::from(failed), dead])?;
         Ok(())
     }
 }

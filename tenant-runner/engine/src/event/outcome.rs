@@ -1,0 +1,45 @@
+//! What the end of a job means for the event it came from. The queue calls this in the transaction in which the job ends.
+
+use crate::bus::Bus;
+use crate::error::Result;
+use crate::store::to_micros;
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, params};
+
+/// Stored of a result or an error.
+const LONGEST_TEXT: usize = 500;
+
+/// How an attempt at a job left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Succeeded,
+    /// It failed and is to run again.
+    Retrying,
+    /// It failed for good.
+    Dead,
+    Cancelled,
+}
+
+/// The end of a job, or of one attempt at it.
+#[derive(Debug)]
+pub(crate) struct JobEnd<'a> {
+    pub event_id: &'a str,
+    pub ended: Ended,
+    /// What it answered, or why it failed.
+    pub text: &'a str,
+    pub now: DateTime<Utc>,
+}
+
+/// Counts the end in the event, if that still exists.
+pub(crate) fn job_ended(tx: &Connection, _bus: &Bus, end: &JobEnd<'_>) -> Result<()> {
+    let failed = matches!(end.ended, Ended::Retrying | Ended::Dead);
+    let text = &end.text[..end.text.floor_char_boundary(LONGEST_TEXT)];
+    // A schedule lives on after a dead job; an event that had only this one run has failed.
+    tx.prepare_cached(
+        "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + ?4,
+                status = iif(?5 AND status = 'completed', 'failed', status)
+         WHERE id = ?1",
+    )?
+    .execute(params![end.event_id, to_micros(end.now), text, i64::from(failed), end.ended == Ended::Dead])?;
+    Ok(())
+}
