@@ -12,9 +12,7 @@ type Events = BoxStream<'static, Result<wire::ChatEvent, Status>>;
 
 #[tonic::async_trait]
 impl wire::chat_server::Chat for Service {
-    type SendStream = Events;
-
-    async fn send(&self, request: Request<wire::ChatRequest>) -> Result<Response<Self::SendStream>, Status> {
+    async fn send(&self, request: Request<wire::ChatRequest>) -> Result<Response<Events>, Status> {
         let end = stream_end(self.app.clone(), guard::credential(&request));
         let wire::ChatRequest { agent, message, session_id } = request.into_inner();
         let turn =
@@ -22,9 +20,7 @@ impl wire::chat_server::Chat for Service {
         Ok(Response::new(events(turn, end)))
     }
 
-    type ResumeStream = Events;
-
-    async fn resume(&self, request: Request<wire::ResumeChatRequest>) -> Result<Response<Self::ResumeStream>, Status> {
+    async fn resume(&self, request: Request<wire::ResumeChatRequest>) -> Result<Response<Events>, Status> {
         let end = stream_end(self.app.clone(), guard::credential(&request));
         let wire::ResumeChatRequest { session_id, after_seq } = request.into_inner();
         let turn = self.app.engine().chat().resume(&session_id, after_seq).await.map_err(status::of)?;

@@ -4,7 +4,9 @@ use super::convert::{given, json, maybe_time, time};
 use super::{Service, guard, status, wire};
 use crate::principal::stream_end;
 use futures::StreamExt as _;
+use futures::future::ready;
 use futures::stream::BoxStream;
+use nexaas_engine::bus::BusEvent;
 use nexaas_engine::event::{Event, EventFilter, Upserted};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +25,11 @@ impl wire::events_server::Events for Service {
         };
         let events = self.app.engine().events().list(filter).await.map_err(status::of)?;
         Ok(Response::new(wire::ListEventsResponse { events: events.into_iter().map(event).collect() }))
+    }
+
+    async fn get_event(&self, request: Request<wire::GetEventRequest>) -> Result<Response<wire::Event>, Status> {
+        let found = self.app.engine().events().get(&request.get_ref().id).await.map_err(status::of)?;
+        Ok(Response::new(event(found)))
     }
 
     async fn upsert_event(
@@ -55,12 +62,11 @@ impl wire::events_server::Events for Service {
         Ok(Response::new(wire::TriggerEventResponse { job_id: job.to_string() }))
     }
 
-    type WatchBusStream = BoxStream<'static, Result<wire::BusEvent, Status>>;
-
     async fn watch_bus(
         &self,
         request: Request<wire::WatchBusRequest>,
-    ) -> Result<Response<Self::WatchBusStream>, Status> {
+    ) -> Result<Response<BoxStream<'static, Result<wire::BusEvent, Status>>>, Status> {
+        let kinds = request.get_ref().kinds.clone();
         let after = Some(request.get_ref().after_seq).filter(|seq| *seq > 0);
         let end = stream_end(self.app.clone(), guard::credential(&request));
         let stream = self
@@ -68,17 +74,20 @@ impl wire::events_server::Events for Service {
             .engine()
             .bus()
             .subscribe(after)
-            .map(|event| {
-                Ok(wire::BusEvent {
-                    seq: event.seq,
-                    r#type: event.kind,
-                    source: event.source,
-                    data_json: json(&event.data),
-                    created_at: time(event.created_at),
-                })
-            })
+            .filter(move |event| ready(kinds.is_empty() || kinds.contains(&event.kind)))
+            .map(|event| Ok(fact(event)))
             .take_until(end);
         Ok(Response::new(stream.boxed()))
+    }
+}
+
+fn fact(event: BusEvent) -> wire::BusEvent {
+    wire::BusEvent {
+        seq: event.seq,
+        r#type: event.kind,
+        source: event.source,
+        data_json: json(&event.data),
+        created_at: time(event.created_at),
     }
 }
 
@@ -103,5 +112,8 @@ fn event(e: Event) -> wire::Event {
         fail_count: e.fail_count,
         created_at: time(e.created_at),
         updated_at: time(e.updated_at),
+        expires_at: maybe_time(e.expires_at),
+        retry_backoff_minutes: e.retry_backoff_minutes,
+        ..Default::default()
     }
 }

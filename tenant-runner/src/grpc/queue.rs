@@ -52,5 +52,8 @@ fn job(j: Job) -> wire::Job {
         created_at: time(j.created_at),
         started_at: maybe_time(j.started_at),
         finished_at: maybe_time(j.finished_at),
+        priority: j.priority,
+        run_at: time(j.run_at),
+        ..Default::default()
     }
 }

@@ -384,8 +384,7 @@ impl events_server::Events for Fake {
         self.did(format!("trigger {}", request.into_inner().id));
         Ok(Response::new(wire::TriggerEventResponse { job_id: "j9".into() }))
     }
-    type WatchBusStream = Streamed<wire::BusEvent>;
-    async fn watch_bus(&self, request: Request<wire::WatchBusRequest>) -> Answer<Self::WatchBusStream> {
+    async fn watch_bus(&self, request: Request<wire::WatchBusRequest>) -> Answer<Streamed<wire::BusEvent>> {
         known(&request)?;
         self.did(format!("watch after {}", request.into_inner().after_seq));
         let live = tokio_stream::wrappers::BroadcastStream::new(self.bus.subscribe());
@@ -415,16 +414,14 @@ impl queue_server::Queue for Fake {
 
 #[tonic::async_trait]
 impl chat_server::Chat for Fake {
-    type SendStream = Streamed<wire::ChatEvent>;
-    async fn send(&self, request: Request<wire::ChatRequest>) -> Answer<Self::SendStream> {
+    async fn send(&self, request: Request<wire::ChatRequest>) -> Answer<Streamed<wire::ChatEvent>> {
         known(&request)?;
         let r = request.into_inner();
         self.did(format!("chat {}: {}", r.agent, r.message));
         let events = self.state.lock().unwrap().chat.clone();
         Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().map(Ok)))))
     }
-    type ResumeStream = Streamed<wire::ChatEvent>;
-    async fn resume(&self, request: Request<wire::ResumeChatRequest>) -> Answer<Self::ResumeStream> {
+    async fn resume(&self, request: Request<wire::ResumeChatRequest>) -> Answer<Streamed<wire::ChatEvent>> {
         known(&request)?;
         let after = request.into_inner().after_seq;
         let events = self.state.lock().unwrap().chat.clone();
