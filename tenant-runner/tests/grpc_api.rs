@@ -188,7 +188,11 @@ async fn a_person_registers_and_runs_a_job_that_the_bus_reports() {
     assert_eq!((me.username.as_str(), me.role.as_str(), me.company.as_str()), ("ada", "admin", "Acme"));
 
     let mut events = EventsClient::new(tenant.channel.clone());
-    let mut bus = events.watch_bus(user(token, wire::WatchBusRequest { after_seq: 1, ..Default::default() })).await.unwrap().into_inner();
+    let mut bus = events
+        .watch_bus(user(token, wire::WatchBusRequest { after_seq: 1, ..Default::default() }))
+        .await
+        .unwrap()
+        .into_inner();
     let broken = json!({"type": "t", "condition_type": "cron", "condition_expr": "61 * * * *", "action_type": "script",
                         "action_config": {"command": "true"}});
     let upsert = |body: &serde_json::Value| user(token, wire::UpsertEventRequest { event_json: body.to_string() });

@@ -204,7 +204,8 @@ impl TenantApi {
 
     /// What happens from now on, or from after a sequence number.
     pub async fn watch_bus(&self, after_seq: u64) -> Result<BoxStream<'static, Result<BusEvent>>> {
-        let stream = stream!(self, EventsClient.watch_bus(wire::WatchBusRequest { after_seq, ..Default::default() }), READ)?;
+        let stream =
+            stream!(self, EventsClient.watch_bus(wire::WatchBusRequest { after_seq, ..Default::default() }), READ)?;
         Ok(stream.map(|e| e.map(|e| BusEvent { seq: e.seq, kind: e.r#type }).map_err(error_of)).boxed())
     }
 
