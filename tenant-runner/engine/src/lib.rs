@@ -12,6 +12,8 @@ pub mod chat;
 pub mod config;
 pub mod error;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod history;
 pub mod model;
 pub mod net;
@@ -19,6 +21,8 @@ pub mod ops;
 pub mod queue;
 pub mod retention;
 pub mod schedule;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -7,7 +7,7 @@ mod agent;
 mod config;
 mod guard;
 mod script;
-mod template;
+pub(crate) mod template;
 mod webhook;
 
 #[cfg(test)]

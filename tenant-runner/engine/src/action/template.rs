@@ -84,6 +84,13 @@ fn join(parts: &[Part<'_>], values: &Values) -> String {
         .collect()
 }
 
+/// Whether `template` is valid, and what becomes of it with that payload.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn tried(template: &Value, payload: Value) -> (bool, Value) {
+    let values = Values(json!({"payload": payload, "job": {"id": "j"}, "now": "2026-01-01T00:00:00.000Z"}));
+    (check(template).is_ok(), fill(template, &values))
+}
+
 enum Part<'a> {
     Text(&'a str),
     Path(&'a str),

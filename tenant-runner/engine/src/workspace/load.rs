@@ -201,6 +201,15 @@ pub fn remembered(texts: BTreeMap<String, String>, zone: chrono_tz::Tz) -> Layer
     layer(&Root::remembered(texts), Source::Client, zone, &Layer::default(), &mut Vec::new())
 }
 
+/// What a root that only exists in memory amounts to, with its problems.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn tried(root: &Root, zone: chrono_tz::Tz) -> (Snapshot, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let layer = layer(root, Source::Client, zone, &Layer::default(), &mut problems);
+    let snapshot = merge(Layer::default(), layer, problems, &Snapshot::default());
+    (snapshot.clone(), snapshot.problems)
+}
+
 /// Reads both roots again. A root that cannot be opened keeps its last layer, with a problem.
 pub fn load(framework: Option<&Path>, workspace: &Path, zone: chrono_tz::Tz, before: &Snapshot) -> Loaded {
     let mut problems = Vec::new();

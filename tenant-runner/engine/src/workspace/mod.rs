@@ -26,6 +26,8 @@ pub use problem::{Problem, Severity};
 pub use registries::{Field, Registry};
 pub use skills::Skill;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use load::tried;
 pub(crate) use yaml::{or_default, parse as parse_yaml};
 
 use crate::bus::{Bus, Fact};

@@ -1,0 +1,209 @@
+//! What the fuzz targets call: one function per kind of input that comes from outside. They are built for tests and for the
+//! fuzzers only (`scripts/fuzz.sh`), and run over the corpus and a few thousand mutations of it in every test run.
+//!
+//! Always true here: no input panics; what is accepted keeps the promise that is checked after it.
+
+#![expect(clippy::unwrap_used, reason = "a broken promise is to end the fuzzer")]
+
+use crate::schedule::{CatchUp, ConditionType, MOST_CAUGHT_UP, Schedule};
+use crate::workspace::files::Root;
+use chrono::{DateTime, Duration, Utc};
+use chrono_tz::Tz;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The files of a workspace that are read, as the first line of an input names them.
+const FILES: &[&str] = &[
+    "workspace.yaml",
+    "memory/followups.yaml",
+    "memory/checks.yaml",
+    "agents/some/config.yaml",
+    "skills/some.md",
+    "registries/some.yaml",
+    "mcp-servers/some.yaml",
+    ".mcp.json",
+];
+const ZONES: &[Tz] = &[Tz::UTC, Tz::Europe__Berlin, Tz::America__New_York, Tz::Australia__Lord_Howe, Tz::Pacific__Apia];
+
+/// The first line, and what follows it.
+fn head(data: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(data).ok()?.split_once('\n')
+}
+
+fn pick<'a, T>(from: &'a [T], name: &str) -> &'a T {
+    &from[name.bytes().map(usize::from).sum::<usize>() % from.len()]
+}
+
+/// A file of the workspace: whatever it says, the rest of the workspace is served, and each problem names the file.
+pub fn yaml(data: &[u8]) {
+    let Some((name, text)) = head(data) else { return };
+    let path = FILES.iter().find(|file| **file == name).unwrap_or_else(|| pick(FILES, name));
+    let sound = ("registries/sound.yaml".to_owned(), "name: sound\nfields: []\n".to_owned());
+    let root = Root::remembered(BTreeMap::from([((*path).to_owned(), text.to_owned()), sound]));
+    let (snapshot, problems) = crate::workspace::tried(&root, *pick(ZONES, name));
+    assert!(snapshot.registries.contains_key("sound"), "a broken file took another with it");
+    for problem in problems {
+        assert!(!problem.reason.is_empty() && !problem.file.is_empty());
+        assert!(problem.line as usize <= text.lines().count() + 1, "{problem:?} names a line that is not there");
+    }
+    // What is shown of a workspace can be sent.
+    serde_json::to_string(&snapshot.layout.raw).unwrap();
+    // Memory becomes events; what is refused there is refused with its field.
+    for event in snapshot.memory {
+        assert!(event.json.is_object());
+    }
+}
+
+/// The condition of a schedule: what is accepted has slots that lie strictly one after the other, and catching up is bounded.
+pub fn cron(data: &[u8]) {
+    let Some((kind, text)) = head(data) else { return };
+    let kinds = [ConditionType::Cron, ConditionType::Interval, ConditionType::Once];
+    let condition = kind.parse().unwrap_or(*pick(&kinds, kind));
+    let zone = *pick(ZONES, text);
+    let now = moment(1_767_225_600);
+    let _ = Schedule::uses_default_zone(condition, text);
+    let Ok(schedule) = Schedule::parse(condition, text, zone, now) else { return };
+    let Some(first) = schedule.first(now) else { return };
+    let mut last = first;
+    for _ in 0..3 {
+        let Some(next) = schedule.next_after(last) else { break };
+        assert!(next > last, "{text:?}: {next} does not follow {last}");
+        last = next;
+    }
+    let most = match schedule.catch_up {
+        CatchUp::Skip | CatchUp::Latest => 1,
+        CatchUp::All { max } => max.min(MOST_CAUGHT_UP),
+    } as usize;
+    let later = first.checked_add_signed(Duration::days(3)).unwrap_or(first);
+    let due = schedule.due(first, later);
+    assert!(due.slots.len() <= most && due.slots.is_sorted() && due.slots.iter().all(|slot| *slot <= later));
+    assert!(due.next.is_none_or(|next| next > later));
+}
+
+/// A template: a text without placeholders passes unchanged, and a value that is filled in is not read as a template again.
+pub fn template(data: &[u8]) {
+    let Some((payload, template)) = head(data) else { return };
+    let payload: Value = serde_json::from_str(payload).unwrap_or_else(|_| payload.into());
+    let template: Value = serde_json::from_str(template).unwrap_or_else(|_| template.into());
+    let (valid, filled) = crate::action::template::tried(&template, payload);
+    if let Value::String(text) = &template
+        && !text.contains("{{")
+    {
+        assert!(valid && filled == template);
+    }
+    serde_json::to_string(&filled).unwrap();
+}
+
+fn moment(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::simulation::rng::Rng;
+    use std::path::PathBuf;
+
+    /// Mutations of the corpus per kind of input.
+    const MUTATIONS: usize = 3000;
+
+    fn corpus(target: &str) -> Vec<Vec<u8>> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.is_file());
+        paths.sort();
+        assert!(!paths.is_empty(), "{} is empty", folder.display());
+        paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    /// One to four small changes: a byte, a piece of itself or of another input, a piece less, a token that parsers know.
+    fn mutate(rng: &mut Rng, input: &[u8], corpus: &[Vec<u8>]) -> Vec<u8> {
+        const TOKENS: &[&str] = &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "\"",
+            "'",
+            "\n",
+            "\t",
+            "- ",
+            "&a",
+            "*a",
+            "<<",
+            "{{",
+            "}}",
+            "..",
+            "@",
+            "*/",
+            "-1",
+            "99999999999999999999",
+            "1e400",
+            "null",
+            "true",
+            "\u{0}",
+            "é",
+            "\u{2028}",
+            "%",
+            "#",
+            "W",
+            "L",
+            "|",
+            "!!",
+            "?",
+        ];
+        let mut output = input.to_vec();
+        for _ in 0..=rng.below(4) {
+            let at = rng.below(output.len() + 1);
+            let end = (at + rng.below(9)).min(output.len());
+            match rng.below(6) {
+                0 => drop(output.splice(at..end, rng.pick(TOKENS).bytes())),
+                1 => drop(output.splice(at..at, rng.pick(TOKENS).bytes())),
+                2 => drop(output.drain(at..end)),
+                3 => {
+                    let other = rng.pick(corpus);
+                    let from = rng.below(other.len() + 1);
+                    let piece = other[from..(from + rng.below(30)).min(other.len())].to_vec();
+                    drop(output.splice(at..end, piece));
+                }
+                4 if at < output.len() => output[at] = rng.next() as u8,
+                _ => {
+                    let piece = output[at..end].repeat(1 + rng.below(20));
+                    drop(output.splice(at..end, piece));
+                }
+            }
+        }
+        output
+    }
+
+    fn hold(name: &str, target: fn(&[u8])) {
+        let corpus = corpus(name);
+        corpus.iter().for_each(|input| target(input));
+        for seed in 0..MUTATIONS {
+            let mut rng = Rng::new(seed as u64);
+            let base = rng.pick(&corpus).clone();
+            let input = mutate(&mut rng, &base, &corpus);
+            if let Err(panic) = std::panic::catch_unwind(|| target(&input)) {
+                eprintln!("{name}: seed {seed}, input {:?}", String::from_utf8_lossy(&input));
+                std::panic::resume_unwind(panic);
+            }
+        }
+        println!("{name}: {} inputs and {MUTATIONS} mutations", corpus.len());
+    }
+
+    #[test]
+    fn no_file_of_a_workspace_breaks_its_loader() {
+        hold("yaml", super::yaml);
+    }
+
+    #[test]
+    fn no_condition_breaks_the_schedule() {
+        hold("cron", super::cron);
+    }
+
+    #[test]
+    fn no_template_breaks_its_filling_in() {
+        hold("template", super::template);
+    }
+}

@@ -1,0 +1,116 @@
+//! What is on disk, read past the engine: the checker compares one picture with the next.
+
+use crate::queue::JobState;
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
+use std::path::Path;
+use uuid::Uuid;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRow {
+    pub id: Uuid,
+    pub event: Option<String>,
+    pub slot: Option<i64>,
+    pub tag: Option<String>,
+    pub priority: i32,
+    pub key: Option<String>,
+    pub state: JobState,
+    pub run_at: i64,
+    pub attempt: u32,
+    pub max_attempts: u32,
+    pub attempt_id: Option<Uuid>,
+    pub interruptions: u32,
+    pub boot: Option<Uuid>,
+    pub fence: i64,
+    pub cancelling: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventRow {
+    pub status: String,
+    pub next: Option<i64>,
+}
+
+/// The tables at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Picture {
+    pub jobs: BTreeMap<i64, JobRow>,
+    pub events: BTreeMap<String, EventRow>,
+    /// The slots that were filled, and the job of each.
+    pub slots: BTreeMap<(String, i64), Uuid>,
+}
+
+impl Picture {
+    /// The sequence number of a job.
+    pub fn seq(&self, id: Uuid) -> i64 {
+        self.jobs.iter().find(|(_, job)| job.id == id).map(|(seq, _)| *seq).unwrap()
+    }
+}
+
+/// Looks at the file from outside, as another process would.
+#[derive(Debug)]
+pub struct Camera(Connection);
+
+impl Camera {
+    pub fn open(path: &Path) -> Self {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+        Self(connection)
+    }
+
+    pub fn take(&self) -> Picture {
+        self.0.execute_batch("BEGIN").unwrap();
+        let picture = Picture { jobs: self.jobs(), events: self.events(), slots: self.slots() };
+        self.0.execute_batch("COMMIT").unwrap();
+        picture
+    }
+
+    /// The number of the last event on the bus.
+    pub fn last_seq(&self) -> u64 {
+        self.0.query_row("SELECT coalesce(max(seq), 0) FROM bus_events", [], |row| row.get(0)).unwrap()
+    }
+
+    fn jobs(&self) -> BTreeMap<i64, JobRow> {
+        let mut statement = self
+            .0
+            .prepare_cached(
+                "SELECT seq, id, event_id, slot, description, priority, concurrency_key, state, run_at, attempt, max_attempts,
+                        attempt_id, interruptions, boot_id, fence, cancelling FROM jobs",
+            )
+            .unwrap();
+        let rows = statement.query_map([], |row| {
+            let job = JobRow {
+                id: Uuid::from_bytes(row.get(1)?),
+                event: row.get(2)?,
+                slot: row.get(3)?,
+                tag: row.get(4)?,
+                priority: row.get(5)?,
+                key: row.get(6)?,
+                state: row.get(7)?,
+                run_at: row.get(8)?,
+                attempt: row.get(9)?,
+                max_attempts: row.get(10)?,
+                attempt_id: row.get::<_, Option<[u8; 16]>>(11)?.map(Uuid::from_bytes),
+                interruptions: row.get(12)?,
+                boot: row.get::<_, Option<[u8; 16]>>(13)?.map(Uuid::from_bytes),
+                fence: row.get(14)?,
+                cancelling: row.get(15)?,
+            };
+            Ok((row.get(0)?, job))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn events(&self) -> BTreeMap<String, EventRow> {
+        let mut statement = self.0.prepare_cached("SELECT id, status, next_eval_at FROM events").unwrap();
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, EventRow { status: row.get(1)?, next: row.get(2)? })));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn slots(&self) -> BTreeMap<(String, i64), Uuid> {
+        let mut statement = self.0.prepare_cached("SELECT event_id, slot, job_id FROM slots").unwrap();
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), Uuid::from_bytes(row.get(2)?))));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+}
