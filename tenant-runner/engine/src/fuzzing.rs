@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise is to end the fuzzer")]
 
-use crate::schedule::{CatchUp, ConditionType, MOST_CAUGHT_UP, Schedule};
+use crate::schedule::{CatchUp, Condition, ConditionType, MOST_CAUGHT_UP, Schedule};
 use crate::workspace::files::Root;
 use chrono::{DateTime, Duration, Utc};
 use chrono_tz::Tz;
@@ -57,13 +57,13 @@ pub fn yaml(data: &[u8]) {
 /// The condition of a schedule: what is accepted has slots that lie strictly one after the other, and catching up is bounded.
 pub fn cron(data: &[u8]) {
     let Some((kind, text)) = head(data) else { return };
-    let kinds = [ConditionType::Cron, ConditionType::Interval, ConditionType::Once];
+    let kinds = [ConditionType::Cron, ConditionType::Interval, ConditionType::Once, ConditionType::Bus];
     let condition = kind.parse().unwrap_or(*pick(&kinds, kind));
     let zone = *pick(ZONES, text);
     let now = moment(1_767_225_600);
-    let _ = Schedule::uses_default_zone(condition, text);
+    let _ = Condition { kind: condition, expression: text, timezone: None, catch_up: None }.uses_default_zone();
     let Ok(schedule) = Schedule::parse(condition, text, zone, now) else { return };
-    let Some(first) = schedule.first(now) else { return };
+    let Some(first) = schedule.first(now, None) else { return };
     let mut last = first;
     for _ in 0..3 {
         let Some(next) = schedule.next_after(last) else { break };

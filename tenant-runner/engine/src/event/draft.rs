@@ -1,8 +1,9 @@
 //! From the JSON somebody sent to an event that can be stored. Every refusal names the field and its rule.
 
-use super::model::{Event, EventStatus};
+use super::fields::Fields;
+use super::model::{Event, EventStatus, Overlap};
 use crate::error::{EngineError, Result};
-use crate::schedule::Schedule;
+use crate::schedule::{self, ConditionType, Rule, Schedule};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
@@ -10,9 +11,9 @@ use serde_json::{Map, Value};
 const LONGEST_ID: usize = 200;
 const LONGEST_NAME: usize = 200;
 const LONGEST_TEXT: usize = 4096;
-const LONGEST_JSON: usize = 256 * 1024;
 const MOST_RETRIES: u64 = 100;
-const LONGEST_BACKOFF_MINUTES: f64 = 7.0 * 24.0 * 60.0;
+const MOST_FAILURES: i64 = 1000;
+const LONGEST_JITTER_S: i64 = 24 * 3600;
 
 /// What a caller may set.
 const WRITABLE: &[&str] = &[
@@ -34,9 +35,25 @@ const WRITABLE: &[&str] = &[
     "client",
     "description",
     "metadata",
+    "timezone",
+    "overlap",
+    "jitter_s",
+    "starts_at",
+    "pause_after_failures",
+    "catch_up",
+    "job",
 ];
 /// What a caller may send back unread, because it was in the answer.
-const READ_ONLY: &[&str] = &["last_run_at", "last_result", "run_count", "fail_count", "created_at", "updated_at"];
+const READ_ONLY: &[&str] = &[
+    "last_run_at",
+    "last_result",
+    "run_count",
+    "fail_count",
+    "failures_in_row",
+    "paused_reason",
+    "created_at",
+    "updated_at",
+];
 
 /// How to read the request.
 pub(super) struct Context<'a> {
@@ -85,7 +102,7 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
     };
     let condition_expr = match fields.expression()? {
         Some(text) => text,
-        None if condition_type == crate::schedule::ConditionType::Webhook => String::new(),
+        None if condition_type == ConditionType::Webhook => String::new(),
         None => base.map(|e| e.condition_expr.clone()).ok_or_else(|| missing("condition_expr"))?,
     };
     let action_type = match fields.text("action_type", 20)? {
@@ -98,36 +115,37 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
     };
     crate::action::check(action_type, &action_config)?;
 
-    let schedule = Schedule::parse(condition_type, &condition_expr, context.zone, context.now)?;
-    let same_condition =
-        before.is_some_and(|e| e.condition_type == condition_type && e.condition_expr == condition_expr);
-    let status = match fields.text("status", 20)? {
-        Some(text) => text.parse()?,
-        // Sending the same event again does not start a finished one anew.
-        None => before.filter(|_| same_condition || context.patch).map_or(EventStatus::Active, |e| e.status),
-    };
-    let expires_at = fields.keep(fields.time("expires_at")?, base.and_then(|e| e.expires_at), "expires_at");
-    if status == EventStatus::Active && expires_at.is_some_and(|at| at <= context.now) {
-        return Err(EngineError::invalid("expires_at", "must lie in the future for an active event"));
-    }
-    let asked = fields.time("next_eval_at")?;
-    let next_eval_at = match (status, asked, before.and_then(|e| e.next_eval_at)) {
-        (EventStatus::Active, Some(at), _) => (!matches!(schedule.rule, crate::schedule::Rule::OnDemand)).then_some(at),
-        (EventStatus::Active, None, Some(planned)) if same_condition => Some(planned),
-        (EventStatus::Active, None, _) => schedule.first(context.now),
-        _ => None,
-    };
-    Ok(Event {
+    let mut event = Event {
         kind: fields
             .text("type", LONGEST_NAME)?
             .or_else(|| base.map(|e| e.kind.clone()))
             .ok_or_else(|| missing("type"))?,
         condition_type,
         condition_expr,
-        next_eval_at,
+        timezone: fields.optional_text("timezone", LONGEST_NAME, base.and_then(|e| e.timezone.clone()))?,
+        catch_up: fields.keep(fields.catch_up(), base.and_then(|e| e.catch_up.clone()), "catch_up"),
+        next_eval_at: None,
+        planned_zone: None,
+        watch_from: before.and_then(|e| e.watch_from),
+        starts_at: fields.keep(fields.time("starts_at")?, base.and_then(|e| e.starts_at), "starts_at"),
+        expires_at: fields.keep(fields.time("expires_at")?, base.and_then(|e| e.expires_at), "expires_at"),
+        jitter_s: fields.whole("jitter_s", 0, LONGEST_JITTER_S)?.or(base.map(|e| e.jitter_s.into())).unwrap_or(0)
+            as u32,
+        overlap: match fields.text("overlap", 20)? {
+            Some(text) => text.parse()?,
+            None => base.map_or(Overlap::Allow, |e| e.overlap),
+        },
         action_type,
         action_config,
-        status,
+        job: fields.keep(fields.object("job")?, base.and_then(|e| e.job.clone()), "job"),
+        status: EventStatus::Active,
+        paused_reason: None,
+        pause_after_failures: fields.keep(
+            fields.whole("pause_after_failures", 1, MOST_FAILURES)?.map(|number| number as u32),
+            base.and_then(|e| e.pause_after_failures),
+            "pause_after_failures",
+        ),
+        failures_in_row: before.map_or(0, |e| e.failures_in_row),
         priority: fields.whole("priority", -1000, 1000)?.or(base.map(|e| e.priority.into())).unwrap_or(5) as i32,
         concurrency_key: fields.keep(
             fields.text("concurrency_key", LONGEST_NAME)?,
@@ -139,7 +157,6 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
             .or(base.map(|e| e.max_retries.into()))
             .unwrap_or(3) as u32,
         retry_backoff_minutes: fields.minutes()?.or(base.map(|e| e.retry_backoff_minutes)).unwrap_or(5.0),
-        expires_at,
         workspace: fields.optional_text("workspace", LONGEST_NAME, base.and_then(|e| e.workspace.clone()))?,
         agent: fields.optional_text("agent", LONGEST_NAME, base.and_then(|e| e.agent.clone()))?,
         client: fields.optional_text("client", LONGEST_NAME, base.and_then(|e| e.client.clone()))?,
@@ -151,113 +168,100 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
         fail_count: before.map_or(0, |e| e.fail_count),
         created_at: before.map_or(context.now, |e| e.created_at),
         updated_at: context.now,
-        id: context.id,
-    })
+        id: context.id.clone(),
+    };
+    check_job(&event)?;
+    plan(&mut event, &fields, &context)?;
+    Ok(event)
+}
+
+/// Status and next slot, which depend on what was there before.
+fn plan(event: &mut Event, fields: &Fields<'_>, context: &Context<'_>) -> Result<()> {
+    if let Some(name) = &event.timezone {
+        schedule::timezone("timezone", name)?;
+    }
+    let schedule = Schedule::checked(&event.condition(), context.zone, context.now)?;
+    let before = context.before;
+    let same_plan = before.is_some_and(|e| {
+        (e.condition_type, &e.condition_expr, &e.timezone, e.starts_at)
+            == (event.condition_type, &event.condition_expr, &event.timezone, event.starts_at)
+    });
+    event.status = match fields.text("status", 20)? {
+        Some(text) => text.parse()?,
+        // Sending the same event again does not start a finished one anew.
+        None => before.filter(|_| same_plan || context.patch).map_or(EventStatus::Active, |e| e.status),
+    };
+    match (event.status, before) {
+        (EventStatus::Paused, Some(before)) => event.paused_reason.clone_from(&before.paused_reason),
+        // Whoever sets it going again gives it a fresh start.
+        (EventStatus::Active, Some(before)) if before.status != EventStatus::Active => event.failures_in_row = 0,
+        _ => {}
+    }
+    check_times(event, &schedule, context.now)?;
+    let asked = fields.time("next_eval_at")?;
+    if let (Some(at), Some(start)) = (asked, event.starts_at)
+        && at < start
+    {
+        return Err(EngineError::invalid("next_eval_at", "must not lie before starts_at"));
+    }
+    let planned = before.and_then(|e| e.next_eval_at);
+    event.next_eval_at = match (event.status, asked, planned) {
+        (EventStatus::Active, Some(at), _) => {
+            (!matches!(schedule.rule, Rule::OnDemand | Rule::OnFact(_))).then_some(at)
+        }
+        (EventStatus::Active, None, Some(planned)) if same_plan => Some(planned),
+        (EventStatus::Active, None, _) => schedule.first(context.now, event.starts_at),
+        _ => None,
+    };
+    event.planned_zone = match before {
+        Some(before) if same_plan && event.next_eval_at == planned => before.planned_zone.clone(),
+        _ => (event.next_eval_at.is_some() && event.condition().uses_default_zone())
+            .then(|| context.zone.name().to_owned()),
+    };
+    Ok(())
+}
+
+fn check_times(event: &Event, schedule: &Schedule, now: DateTime<Utc>) -> Result<()> {
+    if event.status == EventStatus::Active && event.expires_at.is_some_and(|at| at <= now) {
+        return Err(EngineError::invalid("expires_at", "must lie in the future for an active event"));
+    }
+    let Some(start) = event.starts_at else { return Ok(()) };
+    if event.expires_at.is_some_and(|at| at <= start) {
+        return Err(EngineError::invalid("expires_at", "must lie after starts_at"));
+    }
+    if matches!(schedule.rule, Rule::Once(at) if at < start) {
+        return Err(EngineError::invalid("starts_at", "must not lie after the one moment of the event"));
+    }
+    Ok(())
+}
+
+/// What an event's `job` may hold besides what the event itself says about its jobs.
+const JOB_FIELDS: &[&str] = &[
+    "timeout_s",
+    "concurrency_limit",
+    "rate_limit",
+    "unique_key",
+    "unique_for_s",
+    "retry_delays_s",
+    "then",
+    "on_failure",
+];
+
+fn check_job(event: &Event) -> Result<()> {
+    let Some(Value::Object(job)) = &event.job else { return Ok(()) };
+    if let Some(key) = job.keys().find(|key| !JOB_FIELDS.contains(&key.as_str())) {
+        let key: String = key.chars().take(60).collect();
+        let rule = format!("is not a field of an event's job; known are {}", JOB_FIELDS.join(", "));
+        return Err(EngineError::invalid(format!("job.{key}"), rule));
+    }
+    if event.overlap == Overlap::Queue
+        && job.get("concurrency_limit").and_then(Value::as_u64).is_some_and(|most| most > 1)
+    {
+        return Err(EngineError::invalid("job.concurrency_limit", "must be 1 for an event whose overlap is queue"));
+    }
+    Ok(())
 }
 
 fn missing(field: &str) -> EngineError {
     EngineError::invalid(field, "is needed")
-}
-
-struct Fields<'a> {
-    map: &'a Map<String, Value>,
-    patch: bool,
-}
-
-impl Fields<'_> {
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
-    }
-
-    /// A patch that does not name a field keeps what was there; one that sets it to null clears it.
-    fn keep<T>(&self, given: Option<T>, before: Option<T>, field: &str) -> Option<T> {
-        match given {
-            Some(value) => Some(value),
-            None if self.patch && !self.map.contains_key(field) => before,
-            None => None,
-        }
-    }
-
-    fn text(&self, field: &str, longest: usize) -> Result<Option<String>> {
-        match self.get(field) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= longest && !text.contains('\0') => {
-                Ok(Some(text.clone()))
-            }
-            Some(_) => Err(EngineError::invalid(field, format!("must be a text of 1 to {longest} bytes"))),
-        }
-    }
-
-    fn optional_text(&self, field: &str, longest: usize, before: Option<String>) -> Result<Option<String>> {
-        // An empty text clears, as null does: forms send it.
-        if matches!(self.get(field), Some(Value::String(text)) if text.is_empty()) {
-            return Ok(None);
-        }
-        Ok(self.keep(self.text(field, longest)?, before, field))
-    }
-
-    /// Text as it is; a number or an object as its JSON.
-    fn expression(&self) -> Result<Option<String>> {
-        match self.get("condition_expr") {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.trim().to_owned())),
-            Some(value @ (Value::Number(_) | Value::Object(_))) => Ok(Some(value.to_string())),
-            Some(_) => Err(EngineError::invalid("condition_expr", "must be a text, a number or an object")),
-        }
-    }
-
-    /// An object, or the text of one.
-    fn object(&self, field: &str) -> Result<Option<Value>> {
-        let invalid = |rule: &str| EngineError::invalid(field, rule);
-        let value = match self.get(field) {
-            None => return Ok(None),
-            Some(Value::String(text)) if text.len() <= LONGEST_JSON => {
-                serde_json::from_str(text).map_err(|error| invalid(&format!("must be a JSON object: {error}")))?
-            }
-            Some(value) => value.clone(),
-        };
-        if !value.is_object() {
-            return Err(invalid("must be a JSON object"));
-        }
-        if value.to_string().len() > LONGEST_JSON {
-            return Err(invalid("must be at most 256 KiB long"));
-        }
-        Ok(Some(value))
-    }
-
-    fn time(&self, field: &str) -> Result<Option<DateTime<Utc>>> {
-        match self.get(field) {
-            None => Ok(None),
-            Some(Value::String(text)) => match DateTime::parse_from_rfc3339(text) {
-                Ok(at) => Ok(Some(at.with_timezone(&Utc))),
-                Err(_) => {
-                    Err(EngineError::invalid(field, "must be a moment with its offset, such as 2026-03-01T09:00:00Z"))
-                }
-            },
-            Some(_) => Err(EngineError::invalid(field, "must be a moment in RFC 3339 form")),
-        }
-    }
-
-    fn whole(&self, field: &str, least: i64, most: i64) -> Result<Option<i64>> {
-        match self.get(field) {
-            None => Ok(None),
-            Some(value) => match value.as_i64() {
-                Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
-                _ => Err(EngineError::invalid(field, format!("must be a whole number from {least} to {most}"))),
-            },
-        }
-    }
-
-    fn minutes(&self) -> Result<Option<f64>> {
-        match self.get("retry_backoff_minutes") {
-            None => Ok(None),
-            Some(value) => match value.as_f64() {
-                Some(minutes) if (0.0..=LONGEST_BACKOFF_MINUTES).contains(&minutes) => Ok(Some(minutes)),
-                _ => Err(EngineError::invalid(
-                    "retry_backoff_minutes",
-                    format!("must be a number from 0 to {LONGEST_BACKOFF_MINUTES}"),
-                )),
-            },
-        }
-    }
 }

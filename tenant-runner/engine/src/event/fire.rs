@@ -1,188 +1,117 @@
-//! From a slot that is due to a job on the queue, in one transaction.
+//! From an event to a job on the queue: what the job is made of, and what overlap allows.
 
-use super::{Event, EventStatus, Events};
+use super::{Event, EventStatus, Events, Overlap, not_found};
 use crate::bus::Fact;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::queue::{JobId, NewJob};
-use crate::schedule::{ConditionType, Schedule, Slot};
-use crate::store::{from_micros, to_micros};
+use crate::schedule::{ConditionType, Slot};
+use crate::store::to_micros;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
-/// Events seen to in one transaction.
-const AT_ONCE: u32 = 500;
-
-/// What a look at the schedules brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tick {
-    pub fired: u64,
-    /// When to look again.
-    pub next: Option<DateTime<Utc>>,
+/// What makes an event fire.
+#[derive(Debug, Default)]
+pub(super) struct Occasion {
+    pub slot: Option<Slot>,
+    /// What came along: the action can refer to it.
+    pub payload: Option<Value>,
+    pub traceparent: Option<String>,
 }
 
 impl Events {
-    /// Sees to everything that is due: expires what has expired, queues what is to run, and says when to look again.
-    pub async fn tick(&self) -> Result<Tick> {
-        let mut fired = 0;
-        loop {
-            let events = self.clone();
-            let tick = self.store.write(move |tx| events.tick_in(tx)).await?;
-            fired += tick.fired;
-            if tick.next.is_none_or(|next| next > self.clock.now()) {
-                return Ok(Tick { fired, next: tick.next });
-            }
-        }
+    /// Runs the event's action now, whatever its condition says, also while it is paused.
+    pub async fn trigger(&self, id: &str) -> Result<JobId> {
+        self.trigger_with(id, None).await
     }
 
-    fn tick_in(&self, tx: &Connection) -> Result<Tick> {
+    /// As `trigger`, with what came along.
+    pub async fn trigger_with(&self, id: &str, payload: Option<Value>) -> Result<JobId> {
+        self.run(id, payload, |event| match event.status {
+            EventStatus::Expired => Err(EngineError::conflict(format!("Event {} has expired", event.id))),
+            EventStatus::Active | EventStatus::Paused | EventStatus::Completed | EventStatus::Failed => Ok(()),
+        })
+        .await
+    }
+
+    /// A delivery from outside: only active events that wait for one.
+    pub async fn deliver(&self, id: &str, payload: Option<Value>) -> Result<JobId> {
         let now = self.clock.now();
-        self.expire(tx, now)?;
-        let due: Vec<Event> = tx
-            .prepare_cached(&format!(
-                "SELECT {} FROM events WHERE next_eval_at <= ?1 ORDER BY next_eval_at LIMIT {AT_ONCE}",
-                Event::COLUMNS
-            ))?
-            .query_map([to_micros(now)], Event::from_row)?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut fired = 0;
-        for event in &due {
-            fired += self.advance(tx, event, now)?;
-        }
-        let next: Option<i64> = tx
-            .prepare_cached(
-                "SELECT min(at) FROM (
-                     SELECT min(next_eval_at) AS at FROM events WHERE next_eval_at IS NOT NULL
-                     UNION ALL
-                     SELECT min(expires_at) FROM events WHERE expires_at IS NOT NULL AND status IN ('active', 'paused'))",
-            )?
-            .query_row([], |row| row.get(0))?;
-        Ok(Tick { fired, next: next.map(from_micros) })
-    }
-
-    fn expire(&self, tx: &Connection, now: DateTime<Utc>) -> Result<()> {
-        let expired: Vec<String> = tx
-            .prepare_cached(
-                "UPDATE events SET status = 'expired', next_eval_at = NULL, updated_at = ?1
-                 WHERE expires_at <= ?1 AND status IN ('active', 'paused') RETURNING id",
-            )?
-            .query_map([to_micros(now)], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        for id in expired {
-            self.bus.publish(
-                tx,
-                &Fact::new("event.updated", format!("event:{id}"), json!({"id": id, "status": EventStatus::Expired})),
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Queues the slots of `event` that are due and moves it on to its next one.
-    fn advance(&self, tx: &Connection, event: &Event, now: DateTime<Utc>) -> Result<u64> {
-        let Some(expected) = event.next_eval_at else { return Ok(0) };
-        let schedule = match Schedule::parse(event.condition_type, &event.condition_expr, (self.zone)(), now) {
-            Ok(schedule) => schedule,
-            Err(error) => return self.set_aside(tx, event, error.public(), now).map(|()| 0),
-        };
-        let due = schedule.due(expected, now);
-        let mut fired = 0;
-        for slot in due.slots {
-            match self.fill(tx, event, slot) {
-                Ok(filled) => fired += u64::from(filled),
-                // What cannot be queued now stays due only if the queue is full; anything else is the event's own fault.
-                Err(error) if error.kind == crate::error::Kind::Unavailable => return Err(error),
-                Err(error) => return self.set_aside(tx, event, error.public(), now).map(|()| fired),
+        self.run(id, payload, move |event| match event.starts_at {
+            _ if event.condition_type != ConditionType::Webhook || event.status != EventStatus::Active => {
+                Err(not_found(&event.id))
             }
-        }
-        let status = match (due.next, event.condition_type) {
-            (None, ConditionType::Once) => EventStatus::Completed,
-            _ => event.status,
-        };
-        tx.prepare_cached("UPDATE events SET next_eval_at = ?2, status = ?3, updated_at = ?4 WHERE id = ?1")?
-            .execute(params![event.id, due.next.map(to_micros), status.as_str(), to_micros(now)])?;
-        Ok(fired)
+            _ if event.expires_at.is_some_and(|at| at <= now) => Err(not_found(&event.id)),
+            Some(at) if at > now => {
+                Err(EngineError::conflict(format!("Event {} does not begin before {at}", event.id)))
+            }
+            _ => Ok(()),
+        })
+        .await
     }
 
-    /// Queues the job of `slot`, unless that slot was filled before.
-    fn fill(&self, tx: &Connection, event: &Event, slot: Slot) -> Result<bool> {
-        let taken = tx
-            .prepare_cached("SELECT 1 FROM slots WHERE event_id = ?1 AND slot = ?2")?
-            .exists(params![event.id, to_micros(slot)])?;
-        if taken {
-            return Ok(false);
-        }
-        let job = self.fire(tx, event, Some(slot), None, None)?;
-        tx.prepare_cached("INSERT INTO slots (event_id, slot, job_id) VALUES (?1, ?2, ?3)")?.execute(params![
-            event.id,
-            to_micros(slot),
-            job.uuid().as_bytes()
-        ])?;
-        Ok(true)
-    }
-
-    /// An event that can no longer be understood stops, and says why.
-    fn set_aside(&self, tx: &Connection, event: &Event, why: &str, now: DateTime<Utc>) -> Result<()> {
-        tx.prepare_cached(
-            "UPDATE events SET status = 'failed', next_eval_at = NULL, last_result = ?2, updated_at = ?3 WHERE id = ?1",
-        )?
-        .execute(params![event.id, why, to_micros(now)])?;
-        let data = json!({"id": event.id, "status": EventStatus::Failed, "error": why});
-        self.bus.publish(tx, &Fact::new("event.updated", format!("event:{}", event.id), data))?;
-        Ok(())
-    }
-
-    pub(super) fn fire(
+    async fn run(
         &self,
-        tx: &Connection,
-        event: &Event,
-        slot: Option<Slot>,
+        id: &str,
         payload: Option<Value>,
-        traceparent: Option<String>,
+        allowed: impl FnOnce(&Event) -> Result<()> + Send + 'static,
     ) -> Result<JobId> {
-        let job = NewJob {
-            payload,
-            event_id: Some(event.id.clone()),
-            slot,
-            description: event.description.clone().or_else(|| Some(event.kind.clone())),
-            agent: event.agent.clone(),
-            priority: event.priority,
-            concurrency_key: event.concurrency_key.clone(),
-            max_attempts: event.max_retries + 1,
-            backoff: Duration::from_secs_f64(event.retry_backoff_minutes * 60.0),
-            traceparent,
-            ..NewJob::new(event.action_type, event.action_config.clone())
-        };
-        let id = self.queue.enqueue_in(tx, &job)?;
+        let (events, id) = (self.clone(), id.to_owned());
+        let traceparent = nexaas_common::telemetry::current_traceparent();
+        self.store
+            .write(move |tx| {
+                let event = Event::load(tx, &id)?.ok_or_else(|| not_found(&id))?;
+                allowed(&event)?;
+                events.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })
+            })
+            .await
+    }
+
+    /// Queues the event's job.
+    pub(super) fn fire(&self, tx: &Connection, event: &Event, occasion: Occasion) -> Result<JobId> {
+        let slot = occasion.slot;
+        let id = self.queue.enqueue_in(tx, &job(event, occasion))?;
         let data = json!({"id": event.id, "job_id": id, "slot": slot});
         self.bus.publish(tx, &Fact::new("event.fired", format!("event:{}", event.id), data))?;
         Ok(id)
     }
+}
 
-    /// Plans anew every schedule that leaves its zone to the default, after that has changed.
-    pub async fn replan_default_zone(&self) -> Result<()> {
-        let events = self.clone();
-        self.store
-            .write(move |tx| {
-                let now = events.clock.now();
-                let planned: Vec<Event> = tx
-                    .prepare_cached(&format!(
-                        "SELECT {} FROM events WHERE condition_type = 'cron' AND next_eval_at > ?1",
-                        Event::COLUMNS
-                    ))?
-                    .query_map([to_micros(now)], Event::from_row)?
-                    .collect::<rusqlite::Result<_>>()?;
-                for event in planned {
-                    if !Schedule::uses_default_zone(event.condition_type, &event.condition_expr) {
-                        continue;
-                    }
-                    let schedule = Schedule::parse(event.condition_type, &event.condition_expr, (events.zone)(), now)?;
-                    tx.prepare_cached("UPDATE events SET next_eval_at = ?2 WHERE id = ?1")?
-                        .execute(params![event.id, schedule.first(now).map(to_micros)])?;
-                }
-                events.changed.raise();
-                Ok(())
-            })
-            .await
+fn job(event: &Event, occasion: Occasion) -> NewJob {
+    NewJob {
+        payload: occasion.payload,
+        event_id: Some(event.id.clone()),
+        slot: occasion.slot,
+        description: event.description.clone().or_else(|| Some(event.kind.clone())),
+        agent: event.agent.clone(),
+        priority: event.priority,
+        concurrency_key: concurrency_key(event),
+        run_at: occasion.slot.and_then(|slot| spread(event, slot)),
+        max_attempts: event.max_retries + 1,
+        backoff: Duration::from_secs_f64(event.retry_backoff_minutes * 60.0),
+        traceparent: occasion.traceparent,
+        ..NewJob::new(event.action_type, event.action_config.clone())
     }
+}
+
+/// An event whose jobs must not run side by side has a key of its own, unless it names one.
+pub(super) fn concurrency_key(event: &Event) -> Option<String> {
+    event.concurrency_key.clone().or_else(|| match event.overlap {
+        Overlap::Queue | Overlap::CancelPrevious => Some(format!("event:{}", event.id)),
+        Overlap::Allow | Overlap::Skip => None,
+    })
+}
+
+/// When the job of a slot is to start, if the event spreads its jobs: the same for a slot whenever it is asked.
+fn spread(event: &Event, slot: Slot) -> Option<DateTime<Utc>> {
+    if event.jitter_s == 0 {
+        return None;
+    }
+    let digest = Sha256::new().chain_update(&event.id).chain_update(to_micros(slot).to_le_bytes()).finalize();
+    let mut number = [0; 8];
+    number.copy_from_slice(&digest[..8]);
+    let late_ms = u64::from_le_bytes(number) % (u64::from(event.jitter_s) * 1000 + 1);
+    slot.checked_add_signed(chrono::Duration::milliseconds(late_ms as i64))
 }

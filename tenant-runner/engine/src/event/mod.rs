@@ -1,28 +1,36 @@
 //! Events: when something is to happen (`condition`) and what (`action`).
 //!
-//! Always true here: only a valid event is stored; a slot of a schedule and its job are stored in one transaction, once; a
-//! change of an event wakes the timer.
+//! Always true here: only a valid event is stored; a slot of a schedule and its job are stored in one transaction, once; so
+//! are a fact on the bus and the job of an event that waits for it; a change of an event wakes the timer.
 
 mod draft;
+mod fields;
 mod fire;
+mod list;
 mod model;
 pub(crate) mod outcome;
+mod pause;
+mod tick;
 
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;
 
-pub use model::{Event, EventStatus};
+pub use list::EventFilter;
+pub use model::{Event, EventStatus, Overlap};
+pub use tick::Tick;
 
 use crate::bus::{Bus, Fact};
 use crate::error::{EngineError, Result};
-use crate::queue::{JobId, Queue};
-use crate::schedule::ConditionType;
+use crate::queue::Queue;
+use crate::schedule::{Cache, ConditionType};
 use crate::store::{Signal, Store};
 use chrono_tz::Tz;
 use draft::Context;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::{Id, Kind};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -33,20 +41,10 @@ impl Kind for EventKind {
     const NAME: &'static str = "event";
 }
 
-/// Most rows of one answer.
-const MOST_LISTED: u32 = 1000;
 /// Most events of one tenant.
-const MOST_EVENTS: u64 = 10_000;
-
-/// Which events to list.
-#[derive(Debug, Clone, Default)]
-pub struct EventFilter {
-    pub status: Option<String>,
-    pub kind: Option<String>,
-    pub agent: Option<String>,
-    /// 100, if none.
-    pub limit: Option<u32>,
-}
+const MOST_EVENTS: u64 = 200_000;
+/// Most active events that wait for facts on the bus: each fact is compared with all of them.
+const MOST_ON_BUS: u64 = 1_000;
 
 /// What became of an upsert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,6 +67,9 @@ pub struct Events {
     zone: DefaultZone,
     /// Raised when the earliest due time may have changed.
     changed: Signal,
+    /// Raised when an event that waits for facts has come or changed.
+    watchers: Signal,
+    schedules: Arc<Cache>,
 }
 
 impl std::fmt::Debug for Events {
@@ -79,25 +80,8 @@ impl std::fmt::Debug for Events {
 
 impl Events {
     pub fn new(store: Store, bus: Bus, queue: Queue, clock: SharedClock, zone: DefaultZone) -> Self {
-        let changed = store.signal();
-        Self { store, bus, queue, clock, zone, changed }
-    }
-
-    pub async fn list(&self, filter: EventFilter) -> Result<Vec<Event>> {
-        let status = filter.status.map(|text| text.parse::<EventStatus>()).transpose()?.map(EventStatus::as_str);
-        let limit = filter.limit.unwrap_or(100).clamp(1, MOST_LISTED);
-        self.store
-            .read(move |c| {
-                let mut statement = c.prepare_cached(&format!(
-                    "SELECT {} FROM events
-                     WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR type = ?2) AND (?3 IS NULL OR agent = ?3)
-                     ORDER BY next_eval_at IS NULL, next_eval_at, id LIMIT ?4",
-                    Event::COLUMNS
-                ))?;
-                let rows = statement.query_map(params![status, filter.kind, filter.agent, limit], Event::from_row)?;
-                Ok(rows.collect::<rusqlite::Result<_>>()?)
-            })
-            .await
+        let (changed, watchers) = (store.signal(), store.signal());
+        Self { store, bus, queue, clock, zone, changed, watchers, schedules: Arc::default() }
     }
 
     pub async fn get(&self, id: &str) -> Result<Event> {
@@ -117,7 +101,7 @@ impl Events {
         let id = draft::id(&map)?.unwrap_or_else(|| Id::<EventKind>::generate().to_string());
         let before = Event::load(tx, &id)?;
         if before.is_none() {
-            let count: u64 = tx.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
+            let count: u64 = tx.prepare_cached("SELECT events FROM event_total")?.query_row([], |row| row.get(0))?;
             if count >= MOST_EVENTS {
                 return Err(EngineError::conflict(format!(
                     "There are {MOST_EVENTS} events already; delete some first"
@@ -158,36 +142,7 @@ impl Events {
         if tx.execute("DELETE FROM events WHERE id = ?1", [id])? == 0 {
             return Err(not_found(id));
         }
-        self.tell(tx, "event.deleted", id, json!({"id": id}))
-    }
-
-    /// Runs the event's action now, whatever its condition says.
-    pub async fn trigger(&self, id: &str) -> Result<JobId> {
-        self.trigger_with(id, None).await
-    }
-
-    /// As `trigger`, with what came along: the action can refer to it.
-    pub async fn trigger_with(&self, id: &str, payload: Option<Value>) -> Result<JobId> {
-        let (events, id) = (self.clone(), id.to_owned());
-        let traceparent = nexaas_common::telemetry::current_traceparent();
-        self.store
-            .write(move |tx| {
-                let event = Event::load(tx, &id)?.ok_or_else(|| not_found(&id))?;
-                if event.status == EventStatus::Expired {
-                    return Err(EngineError::conflict(format!("Event {id} has expired")));
-                }
-                events.fire(tx, &event, None, payload, traceparent)
-            })
-            .await
-    }
-
-    /// A delivery from outside: only active events that wait for one.
-    pub async fn deliver(&self, id: &str, payload: Option<Value>) -> Result<JobId> {
-        let event = self.get(id).await?;
-        if event.condition_type != ConditionType::Webhook || event.status != EventStatus::Active {
-            return Err(not_found(id));
-        }
-        self.trigger_with(id, payload).await
+        self.tell(tx, "event.deleted", id, json!({"id": id})).map(|_| ())
     }
 
     /// Wakes when the earliest due time may have changed.
@@ -199,27 +154,47 @@ impl Events {
         Context { id, zone: (self.zone)(), now: self.clock.now(), before, patch }
     }
 
-    fn put(&self, tx: &Connection, before: Option<Event>, event: Event) -> Result<()> {
+    fn put(&self, tx: &Connection, before: Option<Event>, mut event: Event) -> Result<()> {
         let kind = if before.is_some() { "event.updated" } else { "event.created" };
         // Sending again what is there already is not a change.
-        if before.is_some_and(|before| Event { updated_at: before.updated_at, ..event.clone() } == before) {
+        if before.as_ref().is_some_and(|before| Event { updated_at: before.updated_at, ..event.clone() } == *before) {
             return Ok(());
         }
-        event.save(tx)?;
-        self.tell(
-            tx,
-            kind,
-            &event.id,
-            json!({"id": event.id, "type": event.kind, "status": event.status,
-            "next_eval_at": event.next_eval_at, "agent": event.agent, "description": event.description}),
-        )
+        let data = json!({"id": event.id, "type": event.kind, "status": event.status,
+            "next_eval_at": event.next_eval_at, "agent": event.agent, "description": event.description});
+        let seq = self.tell(tx, kind, &event.id, data)?;
+        let watched = before.filter(watches).map(|before| before.condition_expr);
+        if watches(&event) && watched.as_ref() != Some(&event.condition_expr) {
+            if watched.is_none() {
+                room_on_bus(tx)?;
+            }
+            // It answers to what is told from now on.
+            event.watch_from = Some(seq);
+            self.watchers.raise();
+        }
+        event.save(tx)
     }
 
-    fn tell(&self, tx: &Connection, kind: &'static str, id: &str, data: Value) -> Result<()> {
-        self.bus.publish(tx, &Fact::new(kind, format!("event:{id}"), data))?;
+    fn tell(&self, tx: &Connection, kind: &'static str, id: &str, data: Value) -> Result<u64> {
+        let seq = self.bus.publish(tx, &Fact::new(kind, format!("event:{id}"), data))?;
         self.changed.raise();
-        Ok(())
+        Ok(seq)
     }
+}
+
+/// Whether the event waits for facts on the bus now.
+fn watches(event: &Event) -> bool {
+    event.condition_type == ConditionType::Bus && event.status == EventStatus::Active
+}
+
+fn room_on_bus(tx: &Connection) -> Result<()> {
+    let there: u64 = tx
+        .prepare_cached("SELECT count(*) FROM events WHERE condition_type = 'bus' AND status = 'active'")?
+        .query_row([], |row| row.get(0))?;
+    if there < MOST_ON_BUS {
+        return Ok(());
+    }
+    Err(EngineError::conflict(format!("There are {MOST_ON_BUS} active events on the bus already; pause some first")))
 }
 
 fn not_found(id: &str) -> EngineError {

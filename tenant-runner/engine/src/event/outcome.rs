@@ -1,10 +1,11 @@
 //! What the end of a job means for the event it came from. The queue calls this in the transaction in which the job ends.
 
+use super::pause;
 use crate::bus::Bus;
 use crate::error::Result;
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Stored of a result or an error.
 const LONGEST_TEXT: usize = 500;
@@ -30,16 +31,29 @@ pub(crate) struct JobEnd<'a> {
     pub now: DateTime<Utc>,
 }
 
-/// Counts the end in the event, if that still exists.
-pub(crate) fn job_ended(tx: &Connection, _bus: &Bus, end: &JobEnd<'_>) -> Result<()> {
+/// Counts the end in the event, if that still exists, and pauses it after too many failures in a row.
+pub(crate) fn job_ended(tx: &Connection, bus: &Bus, end: &JobEnd<'_>) -> Result<()> {
     let failed = matches!(end.ended, Ended::Retrying | Ended::Dead);
     let text = &end.text[..end.text.floor_char_boundary(LONGEST_TEXT)];
+    let (reset, dead) = (end.ended == Ended::Succeeded, end.ended == Ended::Dead);
     // A schedule lives on after a dead job; an event that had only this one run has failed.
-    tx.prepare_cached(
-        "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + ?4,
-                status = iif(?5 AND status = 'completed', 'failed', status)
-         WHERE id = ?1",
-    )?
-    .execute(params![end.event_id, to_micros(end.now), text, i64::from(failed), end.ended == Ended::Dead])?;
+    let counted: Option<(u32, Option<u32>)> = tx
+        .prepare_cached(
+            "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + ?4,
+                    status = iif(?5 AND status = 'completed', 'failed', status),
+                    failures_in_row = iif(?6, 0, failures_in_row + ?5)
+             WHERE id = ?1 RETURNING failures_in_row, pause_after_failures",
+        )?
+        .query_row(params![end.event_id, to_micros(end.now), text, failed, dead, reset], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    if let Some((failures, Some(most))) = counted
+        && dead
+        && failures >= most
+    {
+        let reason = format!("{failures} jobs in a row failed for good; the last: {text}");
+        pause::by_engine(tx, bus, end.event_id, &reason, failures, end.now)?;
+    }
     Ok(())
 }

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-fn event(id: &str, condition: &str, expression: &str) -> Value {
+pub(super) fn event(id: &str, condition: &str, expression: &str) -> Value {
     json!({"id": id, "type": "test", "condition_type": condition, "condition_expr": expression,
            "action_type": "script", "action_config": {"command": "true"}})
 }
 
-fn with(mut base: Value, more: Value) -> Value {
+pub(super) fn with(mut base: Value, more: Value) -> Value {
     for (key, value) in more.as_object().unwrap() {
         base[key] = value.clone();
     }

@@ -1,21 +1,28 @@
 //! When an event is due: a pure function of its expression, its zone and the slot before. No clock and no database here.
 //!
-//! Always true here: `next_after` lies strictly after what it is given; a local time that a change of clocks repeats counts
-//! once, one that is skipped counts at the end of the gap; however long nobody looked, `due` takes bounded work.
+//! Always true here: `next_after` lies strictly after what it is given; a fixed local time that a change of clocks repeats
+//! counts once, one that is skipped counts at the end of the gap; however long nobody looked, `due` takes bounded work.
 
+mod cache;
 pub(crate) mod clock_change;
+mod fact;
+mod local;
 mod parse;
 
 pub(crate) mod timer;
 
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod tests;
 
+pub(crate) use cache::Cache;
+pub use fact::FactRule;
+pub use local::LocalTimes;
 pub use parse::ConditionType;
+pub(crate) use parse::{Condition, timezone};
 
-use chrono::{DateTime, Duration, SubsecRound as _, Utc};
-use chrono_tz::Tz;
-use croner::Cron;
+use chrono::{DateTime, Duration, Utc};
 
 /// A moment at which something is to run.
 pub type Slot = DateTime<Utc>;
@@ -29,16 +36,18 @@ const PROMPT: Duration = Duration::seconds(60);
 #[derive(Debug, Clone)]
 pub enum Rule {
     /// A cron expression in a zone's local time.
-    Cron { cron: Box<Cron>, zone: Tz },
+    Cron(LocalTimes),
     /// Every so often, counted from slot to slot, so that delays do not add up.
     Every(Duration),
     /// At one moment.
     Once(Slot),
+    /// When such a fact is told on the bus.
+    OnFact(Box<FactRule>),
     /// Only when triggered.
     OnDemand,
 }
 
-/// What to do about slots that passed while nobody looked (the process was down, the event paused).
+/// What to do about slots that passed while the process was down. Those of a pause are not made up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CatchUp {
     /// They are lost.
@@ -66,24 +75,26 @@ pub struct Due {
 }
 
 impl Schedule {
-    /// The first slot of an event that begins at `start`.
-    pub fn first(&self, start: DateTime<Utc>) -> Option<Slot> {
-        match &self.rule {
-            Rule::Once(at) => Some(*at),
-            _ => self.next_after(start),
+    /// The first slot of an event that is planned at `now` and has none before `starts_at`.
+    pub fn first(&self, now: DateTime<Utc>, starts_at: Option<DateTime<Utc>>) -> Option<Slot> {
+        match (&self.rule, starts_at) {
+            (Rule::Once(at), _) => Some(*at),
+            // An interval counts from its start.
+            (Rule::Every(_), Some(start)) if start > now => Some(start),
+            (Rule::Every(period), Some(start)) => nth_after(start, *period, now)?.checked_add_signed(*period),
+            // A slot exactly at the start belongs to the event.
+            (_, Some(start)) if start > now => self.next_after(start - Duration::microseconds(1)),
+            _ => self.next_after(now),
         }
     }
 
     /// The slot that follows `last`.
     pub fn next_after(&self, last: DateTime<Utc>) -> Option<Slot> {
         match &self.rule {
-            Rule::Cron { cron, zone } => {
-                let local = last.trunc_subsecs(0).with_timezone(zone);
-                cron.find_next_occurrence(&local, false).ok().map(|next| next.with_timezone(&Utc))
-            }
+            Rule::Cron(times) => times.after(last),
             Rule::Every(period) => last.checked_add_signed(*period),
             Rule::Once(at) => (last < *at).then_some(*at),
-            Rule::OnDemand => None,
+            Rule::OnFact(_) | Rule::OnDemand => None,
         }
     }
 
@@ -101,9 +112,9 @@ impl Schedule {
             slots.retain(|slot| now - *slot <= PROMPT);
         }
         let next = match &self.rule {
-            Rule::Cron { .. } => self.next_after(now),
+            Rule::Cron(_) => self.next_after(now),
             Rule::Every(period) => nth_after(expected, *period, now).and_then(|last| last.checked_add_signed(*period)),
-            Rule::Once(_) | Rule::OnDemand => None,
+            Rule::Once(_) | Rule::OnFact(_) | Rule::OnDemand => None,
         };
         Due { slots, next }
     }
@@ -112,16 +123,16 @@ impl Schedule {
     fn last_slots(&self, expected: Slot, now: DateTime<Utc>, most: usize) -> Vec<Slot> {
         let mut slots = Vec::new();
         let mut latest = match &self.rule {
-            Rule::Cron { .. } => self.previous(now, true).filter(|slot| *slot >= expected).or(Some(expected)),
+            Rule::Cron(_) => self.previous(now, true).filter(|slot| *slot >= expected).or(Some(expected)),
             Rule::Every(period) => nth_after(expected, *period, now),
-            Rule::Once(_) | Rule::OnDemand => Some(expected),
+            Rule::Once(_) | Rule::OnFact(_) | Rule::OnDemand => Some(expected),
         };
         while let Some(slot) = latest
             && slots.len() < most
         {
             slots.push(slot);
             latest = match &self.rule {
-                Rule::Cron { .. } if slot > expected => {
+                Rule::Cron(_) if slot > expected => {
                     Some(self.previous(slot, false).filter(|earlier| *earlier >= expected).unwrap_or(expected))
                 }
                 Rule::Every(period) => slot.checked_sub_signed(*period).filter(|earlier| *earlier >= expected),
@@ -133,12 +144,8 @@ impl Schedule {
     }
 
     fn previous(&self, before: DateTime<Utc>, inclusive: bool) -> Option<Slot> {
-        let Rule::Cron { cron, zone } = &self.rule else { return None };
-        // Cron knows whole seconds: a moment between two stands for the one before it, itself included.
-        let whole = before.trunc_subsecs(0);
-        let local = whole.with_timezone(zone);
-        let slot = cron.find_previous_occurrence(&local, inclusive).ok()?.with_timezone(&Utc);
-        (slot <= before).then_some(slot)
+        let Rule::Cron(times) = &self.rule else { return None };
+        times.before(before, inclusive)
     }
 }
 

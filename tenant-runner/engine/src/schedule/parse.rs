@@ -1,8 +1,11 @@
 //! Reading `condition_type` and `condition_expr`. Every refusal names the field and says what is wrong.
 //!
-//! An expression is plain text (`0 9 * * 1-5`, `3600`, `2026-03-01T09:00:00Z`) or a JSON object with `expr`, `seconds` or `at`,
-//! and optionally `timezone` and `catch_up` (`skip`, `latest`, or `{"all": 10}`).
+//! An expression is plain text (`0 9 * * 1-5`, `3600`, `2026-03-01T09:00:00Z`, `job.failed`) or a JSON object with `expr`,
+//! `seconds` or `at`, and optionally `timezone` and `catch_up` (`skip`, `latest`, or `{"all": 10}`), which win over the event's
+//! fields of the same names; of a fact on the bus it is an object with `on` and `match`.
 
+use super::fact::FactRule;
+use super::local::LocalTimes;
 use super::{CatchUp, MOST_CAUGHT_UP, Rule, Schedule};
 use crate::error::{EngineError, Result};
 use chrono::{DateTime, Duration, Utc};
@@ -11,20 +14,22 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use serde_json::{Map, Value};
 
-const FIELD: &str = "condition_expr";
+pub(super) const FIELD: &str = "condition_expr";
 const LONGEST: usize = 512;
 const LONGEST_PERIOD_S: i64 = 366 * 24 * 3600;
 /// A schedule must run at least once before this; it also keeps `29 2 * *` alive over the longest gap of leap years.
 const HORIZON: Duration = Duration::days(9 * 366);
 
 /// How an event comes about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConditionType {
     Cron,
     Interval,
     Once,
     Webhook,
+    /// A fact on the engine's own bus.
+    Bus,
 }
 
 impl ConditionType {
@@ -34,6 +39,7 @@ impl ConditionType {
             Self::Interval => "interval",
             Self::Once => "once",
             Self::Webhook => "webhook",
+            Self::Bus => "bus",
         }
     }
 }
@@ -46,31 +52,42 @@ impl std::str::FromStr for ConditionType {
             "interval" => Ok(Self::Interval),
             "once" => Ok(Self::Once),
             "webhook" => Ok(Self::Webhook),
-            _ => Err(EngineError::invalid("condition_type", "must be one of cron, interval, once, webhook")),
+            "bus" => Ok(Self::Bus),
+            _ => Err(EngineError::invalid("condition_type", "must be one of cron, interval, once, webhook, bus")),
         }
     }
 }
 
+/// An event's condition as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Condition<'a> {
+    pub kind: ConditionType,
+    pub expression: &'a str,
+    /// The event's own zone, if it names one outside its expression.
+    pub timezone: Option<&'a str>,
+    pub catch_up: Option<&'a Value>,
+}
+
+impl Condition<'_> {
+    /// Whether the zone is left to the default.
+    pub(crate) fn uses_default_zone(&self) -> bool {
+        self.kind == ConditionType::Cron
+            && self.timezone.is_none()
+            && Parts::read(self.expression.trim())
+                .is_ok_and(|parts| parts.0.is_none_or(|map| map.get("timezone").is_none_or(Value::is_null)))
+    }
+}
+
 impl Schedule {
-    /// Reads an expression; `zone` is for those that name none.
-    pub fn parse(condition: ConditionType, expression: &str, zone: Tz, now: DateTime<Utc>) -> Result<Self> {
-        if expression.len() > LONGEST {
-            return refuse(format!("must be at most {LONGEST} bytes long"));
-        }
-        let text = expression.trim();
-        let parts = Parts::read(text)?;
-        let rule = match condition {
-            ConditionType::Cron => {
-                let zone = parts.zone()?.unwrap_or(zone);
-                let cron = cron(parts.text("expr", text)?.as_str())?;
-                Rule::Cron { cron: Box::new(cron), zone }
-            }
-            ConditionType::Interval => Rule::Every(period(parts.value("seconds", text)?)?),
-            ConditionType::Once => Rule::Once(moment(&parts.text("at", text)?)?),
-            ConditionType::Webhook => Rule::OnDemand,
-        };
-        let schedule = Self { rule, catch_up: parts.catch_up()? };
-        if let Rule::Cron { .. } = schedule.rule
+    /// Reads an expression that somebody sent; `zone` is for those that name none.
+    pub fn parse(kind: ConditionType, expression: &str, zone: Tz, now: DateTime<Utc>) -> Result<Self> {
+        Self::checked(&Condition { kind, expression, timezone: None, catch_up: None }, zone, now)
+    }
+
+    /// Reads a condition and makes sure that it can come true.
+    pub(crate) fn checked(condition: &Condition<'_>, zone: Tz, now: DateTime<Utc>) -> Result<Self> {
+        let schedule = Self::of(condition, zone)?;
+        if let Rule::Cron(_) = schedule.rule
             && schedule.next_after(now).is_none_or(|next| next - now > HORIZON)
         {
             return refuse("never comes true: no such date in the next years");
@@ -78,14 +95,69 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// Whether the expression leaves the zone to the default.
-    pub fn uses_default_zone(condition: ConditionType, expression: &str) -> bool {
-        condition == ConditionType::Cron
-            && Parts::read(expression.trim()).is_ok_and(|parts| parts.0.is_none_or(|map| !map.contains_key("timezone")))
+    /// Reads a condition.
+    pub(crate) fn of(condition: &Condition<'_>, zone: Tz) -> Result<Self> {
+        if condition.expression.len() > LONGEST {
+            return refuse(format!("must be at most {LONGEST} bytes long"));
+        }
+        let text = condition.expression.trim();
+        let given = condition.catch_up.map(|value| catch_up("catch_up", value)).transpose()?;
+        if condition.kind == ConditionType::Bus {
+            let rule = Rule::OnFact(Box::new(FactRule::parse(text)?));
+            return Ok(Self { rule, catch_up: given.unwrap_or(CatchUp::Latest) });
+        }
+        let parts = Parts::read(text)?;
+        let rule = match condition.kind {
+            ConditionType::Cron => {
+                let zone = match (parts.zone()?, condition.timezone) {
+                    (Some(zone), _) => zone,
+                    (None, Some(name)) => timezone("timezone", name)?,
+                    (None, None) => zone,
+                };
+                let text = parts.text("expr", text)?;
+                Rule::Cron(LocalTimes::new(cron(&text)?, &text, zone))
+            }
+            ConditionType::Interval => Rule::Every(period(parts.value("seconds", text)?)?),
+            ConditionType::Once => Rule::Once(moment(&parts.text("at", text)?)?),
+            ConditionType::Webhook | ConditionType::Bus => Rule::OnDemand,
+        };
+        let own =
+            parts.0.as_ref().and_then(|map| map.get("catch_up")).map(|value| catch_up(FIELD, value)).transpose()?;
+        Ok(Self { rule, catch_up: own.or(given).unwrap_or(CatchUp::Latest) })
     }
 }
 
-fn refuse<T>(rule: impl std::fmt::Display) -> Result<T> {
+/// A zone by its IANA name.
+pub(crate) fn timezone(field: &str, name: &str) -> Result<Tz> {
+    name.parse().map_err(|_| {
+        let name: String = name.chars().take(40).collect();
+        let rule = format!("names an unknown timezone '{name}'; use an IANA name such as Europe/Berlin");
+        EngineError::invalid(field, rule)
+    })
+}
+
+/// What to do about missed slots.
+fn catch_up(field: &str, value: &Value) -> Result<CatchUp> {
+    let all = |map: &Map<String, Value>| match map.get("all").and_then(Value::as_u64) {
+        Some(max @ 1..) if map.len() == 1 && max <= u64::from(MOST_CAUGHT_UP) => Some(CatchUp::All { max: max as u32 }),
+        _ => None,
+    };
+    let read = match value {
+        Value::String(word) if word == "skip" => Some(CatchUp::Skip),
+        Value::String(word) if word == "latest" => Some(CatchUp::Latest),
+        Value::Object(map) => all(map),
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        let rule = format!("must be \"skip\", \"latest\" or {{\"all\": 1 to {MOST_CAUGHT_UP}}}");
+        match field {
+            FIELD => EngineError::invalid(FIELD, format!("has a 'catch_up' that {rule}")),
+            other => EngineError::invalid(other, rule),
+        }
+    })
+}
+
+pub(super) fn refuse<T>(rule: impl std::fmt::Display) -> Result<T> {
     Err(EngineError::invalid(FIELD, rule))
 }
 
@@ -124,34 +196,16 @@ impl Parts {
     fn zone(&self) -> Result<Option<Tz>> {
         match self.0.as_ref().and_then(|map| map.get("timezone")) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(name)) => match name.parse() {
-                Ok(zone) => Ok(Some(zone)),
-                Err(_) => refuse(format!(
-                    "names an unknown timezone '{}'; use an IANA name such as Europe/Berlin",
-                    name.chars().take(40).collect::<String>()
-                )),
-            },
+            Some(Value::String(name)) => timezone(FIELD, name).map(Some),
             Some(_) => refuse("needs a text in 'timezone'"),
-        }
-    }
-
-    fn catch_up(&self) -> Result<CatchUp> {
-        let rule = format!("has a 'catch_up' that is none of \"skip\", \"latest\", {{\"all\": 1 to {MOST_CAUGHT_UP}}}");
-        match self.0.as_ref().and_then(|map| map.get("catch_up")) {
-            None => Ok(CatchUp::Latest),
-            Some(Value::String(word)) if word == "skip" => Ok(CatchUp::Skip),
-            Some(Value::String(word)) if word == "latest" => Ok(CatchUp::Latest),
-            Some(Value::Object(map)) if map.len() == 1 => match map.get("all").and_then(Value::as_u64) {
-                Some(max @ 1..) if max <= u64::from(MOST_CAUGHT_UP) => Ok(CatchUp::All { max: max as u32 }),
-                _ => refuse(rule),
-            },
-            Some(_) => refuse(rule),
         }
     }
 }
 
 fn cron(text: &str) -> Result<Cron> {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+    // The one usual name that the library does not know.
+    let text = if text.eq_ignore_ascii_case("@midnight") { "@daily" } else { text };
     match parser.parse(text) {
         Ok(cron) => Ok(cron),
         Err(error) => refuse(format!(
