@@ -2,23 +2,28 @@
 //! whoever comes later.
 //!
 //! Always true here: sequence numbers rise in the order of commits and are never given twice; a subscriber sees every stored
-//! event after its starting point, once, in order; a slow subscriber costs nothing but its own delay.
+//! event after its starting point, once, in order; a slow subscriber costs nothing but its own delay. The facts of one commit
+//! are packed into few rows, so that a busy queue does not write a row for each.
 
 use crate::error::{EngineError, Result};
-use crate::store::{Signal, Store, from_micros, to_micros};
+use crate::store::{Companion, Signal, Store, from_micros, to_micros};
 use chrono::{DateTime, Utc};
 use futures::Stream;
 use nexaas_common::clock::SharedClock;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Events read at once for one subscriber.
-const PAGE: u32 = 256;
+/// Rows read at once for one subscriber.
+const PAGE: u32 = 4;
+/// Facts that share a row, at most.
+const PACK: usize = 256;
+/// Events of one answer.
+const MOST_LISTED: u32 = 1000;
 
 /// Something that happened, as it is delivered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,32 +50,67 @@ impl Fact {
     }
 }
 
+/// A fact as it is written, one per line of a pack.
+#[derive(Serialize)]
+struct Line<'a, T> {
+    seq: u64,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    source: &'a str,
+    data: &'a T,
+    at: i64,
+}
+
+/// A fact as it is read back.
+#[derive(Deserialize)]
+struct Stored<'a> {
+    seq: u64,
+    #[serde(rename = "type")]
+    kind: String,
+    source: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    at: i64,
+}
+
 /// Clones share one bus.
 #[derive(Debug, Clone)]
 pub struct Bus {
     store: Store,
     clock: SharedClock,
     published: Signal,
-    last_seq: Arc<AtomicU64>,
+    packer: Arc<Packer>,
 }
 
 impl Bus {
     pub async fn open(store: Store, clock: SharedClock) -> Result<Self> {
         let last: Option<u64> = store
             .read(|c| {
-                Ok(c.query_row("SELECT seq FROM bus_events ORDER BY seq DESC LIMIT 1", [], |r| r.get(0)).optional()?)
+                Ok(c.query_row("SELECT last_seq FROM bus_packs ORDER BY last_seq DESC LIMIT 1", [], |r| r.get(0))
+                    .optional()?)
             })
             .await?;
         let published = store.signal();
-        Ok(Self { store, clock, published, last_seq: Arc::new(AtomicU64::new(last.unwrap_or(0))) })
+        let last = last.unwrap_or(0);
+        let state = Packed { last_seq: last, committed: last, lines: Vec::new() };
+        let packer = Arc::new(Packer { state: Mutex::new(state), published: published.clone() });
+        store.join(packer.clone());
+        Ok(Self { store, clock, published, packer })
     }
 
     /// Publishes inside a write: the event is stored if, and only if, that write is.
-    pub fn publish(&self, tx: &Connection, fact: &Fact) -> Result<u64> {
-        let seq = self.last_seq.fetch_add(1, Ordering::AcqRel) + 1;
-        tx.prepare_cached("INSERT INTO bus_events (seq, type, source, data, created_at) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![seq, fact.kind, fact.source, fact.data.to_string(), to_micros(self.clock.now())])?;
-        self.published.raise();
+    pub fn publish(&self, _tx: &Connection, fact: &Fact) -> Result<u64> {
+        self.note(fact.kind, &fact.source, &fact.data)
+    }
+
+    /// `publish` for data that has a type of its own.
+    pub(crate) fn note<T: Serialize>(&self, kind: &'static str, source: &str, data: &T) -> Result<u64> {
+        let at = to_micros(self.clock.now());
+        let mut state = self.packer.lock();
+        let seq = state.last_seq + 1;
+        let text = serde_json::to_string(&Line { seq, kind, source, data, at }).map_err(EngineError::internal)?;
+        state.last_seq = seq;
+        state.lines.push(Noted { seq, at, text });
         Ok(seq)
     }
 
@@ -85,16 +125,98 @@ impl Bus {
         self.published.listen()
     }
 
+    /// The sequence number of the last event that is on disk; 0, if there was none yet.
+    pub fn last_seq(&self) -> u64 {
+        self.packer.lock().committed
+    }
+
     /// Everything after `after_seq`, then whatever happens, until the stream is dropped. Without `after_seq`, only what
     /// happens from now on. The stream ends when the database cannot be read; resume from the last event seen.
     pub fn subscribe(&self, after_seq: Option<u64>) -> impl Stream<Item = BusEvent> + Send + use<> {
-        let after = after_seq.unwrap_or_else(|| self.last_seq.load(Ordering::Acquire));
+        let after = after_seq.unwrap_or_else(|| self.last_seq());
         let subscriber =
             Subscriber { store: self.store.clone(), published: self.published.listen(), after, page: VecDeque::new() };
         futures::stream::unfold(subscriber, |mut subscriber| async move {
             let event = subscriber.next().await?;
             Some((event, subscriber))
         })
+    }
+
+    /// Past events before `before_seq` (the newest, without one), newest first. `kinds` are whole types or begin with one and
+    /// end in `.*`; none means all. At most 1000, and no further back than some thousand events that do not match.
+    pub async fn history(&self, before_seq: Option<u64>, limit: u32, kinds: Vec<String>) -> Result<Vec<BusEvent>> {
+        let before = before_seq.unwrap_or(i64::MAX as u64).min(i64::MAX as u64);
+        let limit = limit.clamp(1, MOST_LISTED) as usize;
+        self.store.read(move |c| past(c, before, limit, &kinds)).await
+    }
+}
+
+/// Whether `kind` is one of `wanted`: `job.failed`, or `job.*` for all of a family. None wanted means all.
+pub fn kind_matches(kind: &str, wanted: &[String]) -> bool {
+    wanted.is_empty()
+        || wanted.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(family) => kind.starts_with(family),
+            None => kind == pattern,
+        })
+}
+
+/// The facts of the transaction that is being made.
+#[derive(Debug)]
+struct Packer {
+    state: Mutex<Packed>,
+    published: Signal,
+}
+
+#[derive(Debug)]
+struct Packed {
+    /// The last number given, also to what was undone.
+    last_seq: u64,
+    committed: u64,
+    lines: Vec<Noted>,
+}
+
+#[derive(Debug)]
+struct Noted {
+    seq: u64,
+    at: i64,
+    text: String,
+}
+
+impl Packer {
+    fn lock(&self) -> MutexGuard<'_, Packed> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Companion for Packer {
+    fn mark(&self) -> usize {
+        self.lock().lines.len()
+    }
+
+    fn rewind(&self, mark: usize) {
+        self.lock().lines.truncate(mark);
+    }
+
+    fn seal(&self, tx: &Connection) -> Result<()> {
+        let state = self.lock();
+        for pack in state.lines.chunks(PACK) {
+            let (Some(first), Some(last)) = (pack.first(), pack.last()) else { continue };
+            let facts: Vec<&str> = pack.iter().map(|noted| noted.text.as_str()).collect();
+            tx.prepare_cached(
+                "INSERT INTO bus_packs (last_seq, first_seq, created_at, facts) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![last.seq, first.seq, last.at, facts.join("\n")])?;
+        }
+        Ok(())
+    }
+
+    fn settle(&self, kept: bool) {
+        let mut state = self.lock();
+        if kept && let Some(last) = state.lines.last() {
+            state.committed = last.seq;
+            self.published.raise();
+        }
+        state.lines.clear();
     }
 }
 
@@ -128,22 +250,58 @@ impl Subscriber {
 }
 
 fn page(connection: &Connection, after: u64) -> Result<VecDeque<BusEvent>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT seq, type, source, data, created_at FROM bus_events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-    )?;
-    let mut rows = statement.query(params![after, PAGE])?;
+    let mut statement =
+        connection.prepare_cached("SELECT facts FROM bus_packs WHERE last_seq > ?1 ORDER BY last_seq LIMIT ?2")?;
+    let mut rows = statement.query(params![after.min(i64::MAX as u64), PAGE])?;
     let mut page = VecDeque::new();
     while let Some(row) = rows.next()? {
-        let data: String = row.get(3)?;
-        page.push_back(BusEvent {
-            seq: row.get(0)?,
-            kind: row.get(1)?,
-            source: row.get(2)?,
-            data: serde_json::from_str(&data).map_err(EngineError::internal)?,
-            created_at: from_micros(row.get(4)?),
-        });
+        let facts = row.get_ref(0)?.as_str().map_err(EngineError::internal)?;
+        for line in facts.lines() {
+            let event = unpack(line)?;
+            if event.seq > after {
+                page.push_back(event);
+            }
+        }
     }
     Ok(page)
+}
+
+/// Rows looked at for one answer of `history`.
+const MOST_LOOKED_AT: usize = 5000;
+
+fn past(connection: &Connection, before: u64, limit: usize, kinds: &[String]) -> Result<Vec<BusEvent>> {
+    // Begins with the row that holds `before`, if there is one.
+    let mut statement = connection.prepare_cached(
+        "SELECT facts FROM bus_packs
+         WHERE last_seq <= coalesce((SELECT min(last_seq) FROM bus_packs WHERE last_seq >= ?1), ?1) ORDER BY last_seq DESC",
+    )?;
+    let mut rows = statement.query([before])?;
+    let (mut found, mut seen) = (Vec::new(), 0);
+    while found.len() < limit
+        && seen < MOST_LOOKED_AT
+        && let Some(row) = rows.next()?
+    {
+        seen += 1;
+        let facts = row.get_ref(0)?.as_str().map_err(EngineError::internal)?;
+        for line in facts.lines().rev() {
+            let event = unpack(line)?;
+            if event.seq < before && kind_matches(&event.kind, kinds) && found.len() < limit {
+                found.push(event);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn unpack(line: &str) -> Result<BusEvent> {
+    let stored: Stored<'_> = serde_json::from_str(line).map_err(EngineError::internal)?;
+    Ok(BusEvent {
+        seq: stored.seq,
+        kind: stored.kind,
+        source: stored.source,
+        data: serde_json::from_str(stored.data.get()).map_err(EngineError::internal)?,
+        created_at: from_micros(stored.at),
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::error::{EngineError, Result};
 use crate::event::Events;
-use crate::queue::{AttemptId, JobId};
+use crate::queue::{JobState, Past, Queue};
 use crate::store::to_micros;
 use crate::workspace::{files::Root, or_default, parse_yaml, template::SEED};
 use cap_std::fs::Dir;
@@ -38,24 +38,6 @@ enum State {
     Succeeded,
     Dead,
     Cancelled,
-}
-
-impl State {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Dead => "dead",
-            Self::Cancelled => "cancelled",
-        }
-    }
-    /// The outcome of its last attempt.
-    const fn outcome(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Dead => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -188,7 +170,7 @@ impl History {
         jobs.sort_by_key(|j| std::cmp::Reverse(j.ago.0));
         for job in jobs {
             let event = job.event.as_deref().and_then(|id| events.get(id).copied());
-            insert_job(tx, job, event, now)?;
+            insert_job(tx, schedules.queue(), job, event, now)?;
         }
         for call in &self.usage {
             tx.execute(
@@ -228,7 +210,7 @@ impl History {
     }
 }
 
-fn insert_job(tx: &Connection, job: &PastJob, event: Option<&Value>, now: DateTime<Utc>) -> Result<()> {
+fn insert_job(tx: &Connection, queue: &Queue, job: &PastJob, event: Option<&Value>, now: DateTime<Utc>) -> Result<()> {
     let lent = |name: &str| event.and_then(|e| e[name].as_str()).map(str::to_owned);
     let action_type = job.action_type.clone().or_else(|| lent("action_type")).unwrap_or_else(|| "script".to_owned());
     let config = match (&job.action_config, event) {
@@ -236,45 +218,34 @@ fn insert_job(tx: &Connection, job: &PastJob, event: Option<&Value>, now: DateTi
         (Value::Null, None) => "{}".to_owned(),
         (config, _) => config.to_string(),
     };
-    let queued = now - job.ago.0;
-    let finished = (queued + job.took.0).min(now);
-    let attempts = job.attempts.unwrap_or(1).clamp(1, 100);
-    let (created, ended) = (to_micros(queued), to_micros(finished));
-    tx.execute(
-        "INSERT INTO jobs (id, event_id, action_type, action_config, description, agent, priority, state, run_at, attempt,
-                           max_attempts, backoff_s, result, error, created_at, started_at, finished_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 5, ?7, ?8, ?9, ?9, 0, ?10, ?11, ?8, ?8, ?12)",
-        params![
-            JobId::generate().uuid().as_bytes(),
-            job.event,
-            action_type,
-            config,
-            job.description.clone().or_else(|| lent("description")),
-            job.agent.clone().or_else(|| lent("agent")),
-            job.state.as_str(),
-            created,
-            attempts,
-            job.result,
-            job.error,
-            ended,
-        ],
-    )?;
-    let seq = tx.last_insert_rowid();
-    for number in 1..=attempts {
-        let last = number == attempts;
-        let outcome = if last { job.state.outcome() } else { "failed" };
-        let detail = if last { job.error.as_deref().or(job.result.as_deref()) } else { job.error.as_deref() };
-        tx.execute(
-            "INSERT INTO attempts (job_seq, number, id, outcome, detail, started_at, finished_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![seq, number, AttemptId::generate().uuid().as_bytes(), outcome, detail, created, ended],
-        )?;
-    }
+    let started_at = now - job.ago.0;
+    let finished_at = (started_at + job.took.0).min(now);
+    let state = match job.state {
+        State::Succeeded => JobState::Succeeded,
+        State::Dead => JobState::Dead,
+        State::Cancelled => JobState::Cancelled,
+    };
+    let past = Past {
+        event_id: job.event.clone(),
+        action_type,
+        action_config: config,
+        description: job.description.clone().or_else(|| lent("description")),
+        agent: job.agent.clone().or_else(|| lent("agent")),
+        state,
+        attempts: job.attempts.unwrap_or(1).clamp(1, 100),
+        result: job.result.clone(),
+        error: job.error.clone(),
+        started_at,
+        finished_at,
+    };
+    queue.plant(tx, &past)?;
+    let ended = to_micros(finished_at);
     if let Some(event) = &job.event {
         let failed = i64::from(job.state == State::Dead);
         tx.execute(
             "UPDATE events SET run_count = run_count + 1, fail_count = fail_count + ?2, last_run_at = max(coalesce(last_run_at, 0), ?3),
                                last_result = coalesce(?4, last_result) WHERE id = ?1",
-            params![event, failed, created, job.error.as_ref().or(job.result.as_ref())],
+            params![event, failed, ended, job.error.as_ref().or(job.result.as_ref())],
         )?;
     }
     Ok(())

@@ -29,13 +29,24 @@ pub struct Keep {
 /// The retention of the core's tables. Others are appended where their tables are made.
 pub const CORE: &[Keep] = &[
     Keep {
-        table: "bus_events",
-        sql: "DELETE FROM bus_events WHERE seq IN (
-                  SELECT seq FROM bus_events
-                  WHERE created_at < :before OR seq <= (SELECT max(seq) FROM bus_events) - :rows
-                  ORDER BY seq LIMIT :at_once)",
+        table: "bus_packs",
+        // Some rows hold many events: the number kept is of events.
+        sql: "DELETE FROM bus_packs WHERE last_seq IN (
+                  SELECT last_seq FROM bus_packs
+                  WHERE created_at < :before OR last_seq <= (SELECT max(last_seq) FROM bus_packs) - :rows
+                  ORDER BY last_seq LIMIT :at_once)",
         rows: 50_000,
         age: Duration::days(14),
+    },
+    Keep {
+        table: "unique_jobs",
+        sql: "DELETE FROM unique_jobs WHERE key IN (
+                  SELECT key FROM unique_jobs u
+                  WHERE created_at < :before AND coalesce(expires_at, 0) < :before AND :rows >= 0
+                      AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.seq = u.job_seq AND j.finished_at IS NULL)
+                  ORDER BY created_at LIMIT :at_once)",
+        rows: 0,
+        age: Duration::days(1),
     },
     Keep {
         table: "jobs",

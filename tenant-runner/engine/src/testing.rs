@@ -87,5 +87,5 @@ pub(crate) fn job() -> NewJob {
 }
 
 pub(crate) fn failed() -> Outcome {
-    Outcome::Failed { error: "no".into(), permanent: false }
+    Outcome::failed("no")
 }

@@ -20,8 +20,10 @@ pub use guard::{Guard, Names, SystemNames};
 use crate::config::{EngineConfig, Settings};
 use crate::error::{EngineError, Kind, Result};
 use crate::queue::{Claimed, Outcome};
+use crate::worker::Perform;
 use arc_swap::ArcSwapOption;
 use config::Action;
+use futures::future::BoxFuture;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::secret::ExposeSecret as _;
 use std::sync::Arc;
@@ -125,7 +127,7 @@ impl Actions {
             () = job.cancel.cancelled() => Outcome::Cancelled,
             result = self.act(job) => match result {
                 Ok(text) => Outcome::Succeeded(text),
-                Err(failure) => Outcome::Failed { error: failure.error, permanent: failure.permanent },
+                Err(failure) => Outcome::Failed { error: failure.error, permanent: failure.permanent, retry_after: None },
             },
         };
         self.without_secrets(outcome)
@@ -165,9 +167,17 @@ impl Actions {
         };
         match outcome {
             Outcome::Succeeded(text) => Outcome::Succeeded(clean(text)),
-            Outcome::Failed { error, permanent } => Outcome::Failed { error: clean(error), permanent },
+            Outcome::Failed { error, permanent, retry_after } => {
+                Outcome::Failed { error: clean(error), permanent, retry_after }
+            }
             Outcome::Cancelled => Outcome::Cancelled,
         }
+    }
+}
+
+impl Perform for Actions {
+    fn perform<'a>(&'a self, job: &'a Claimed) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.run(job))
     }
 }
 

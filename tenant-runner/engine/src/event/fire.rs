@@ -3,7 +3,7 @@
 use super::{Event, EventStatus, Events, Overlap, not_found};
 use crate::bus::Fact;
 use crate::error::{EngineError, Result};
-use crate::queue::{JobId, NewJob};
+use crate::queue::{JobId, NewJob, Retry};
 use crate::schedule::{ConditionType, Slot};
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
@@ -72,7 +72,7 @@ impl Events {
     /// Queues the event's job.
     pub(super) fn fire(&self, tx: &Connection, event: &Event, occasion: Occasion) -> Result<JobId> {
         let slot = occasion.slot;
-        let id = self.queue.enqueue_in(tx, &job(event, occasion))?;
+        let id = self.queue.enqueue_in(tx, &job(event, occasion))?.id;
         let data = json!({"id": event.id, "job_id": id, "slot": slot});
         self.bus.publish(tx, &Fact::new("event.fired", format!("event:{}", event.id), data))?;
         Ok(id)
@@ -90,7 +90,7 @@ fn job(event: &Event, occasion: Occasion) -> NewJob {
         concurrency_key: concurrency_key(event),
         run_at: occasion.slot.and_then(|slot| spread(event, slot)),
         max_attempts: event.max_retries + 1,
-        backoff: Duration::from_secs_f64(event.retry_backoff_minutes * 60.0),
+        retry: Retry::Exponential { base: Duration::from_secs_f64(event.retry_backoff_minutes * 60.0) },
         traceparent: occasion.traceparent,
         ..NewJob::new(event.action_type, event.action_config.clone())
     }

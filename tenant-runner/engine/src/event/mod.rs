@@ -145,6 +145,10 @@ impl Events {
         self.tell(tx, "event.deleted", id, json!({"id": id})).map(|_| ())
     }
 
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// Wakes when the earliest due time may have changed.
     pub fn changed(&self) -> &Signal {
         &self.changed

@@ -185,7 +185,8 @@ async fn a_trigger_runs_the_action_with_what_came_along() {
         (id, Some(json!({"n": 1})), Some("ada"), 5)
     );
     rig.queue.finish(&job, failed()).await.unwrap();
-    assert_eq!(rig.queue.get(id).await.unwrap().run_at, utc("2026-01-01T00:00:30Z"));
+    let again = rig.queue.get(id).await.unwrap().run_at;
+    assert!((utc("2026-01-01T00:00:30Z")..=utc("2026-01-01T00:00:36Z")).contains(&again), "{again}");
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use crate::bus::Bus;
 use crate::config::OpsConfig;
 use crate::error::{EngineError, Result};
 use crate::event::Events;
-use crate::queue::{Queue, counts};
-use crate::store::{Store, to_micros};
+use crate::queue::{Queue, dead_since};
+use crate::store::Store;
 use crate::worker::Workers;
 use chrono::{DateTime, Utc};
 use nexaas_common::clock::SharedClock;
@@ -159,7 +159,7 @@ impl Ops {
 
     async fn stop_stuck(&self) -> Result<String> {
         let mut asked = 0;
-        for job in self.sources.queue.running_since(self.stale_before(self.sources.clock.now())).await? {
+        for job in self.sources.queue.running_since(self.stale_before(self.sources.clock.now())) {
             match self.sources.queue.cancel(job).await {
                 Ok(()) => asked += 1,
                 // It has ended meanwhile, which is as good.
@@ -195,18 +195,10 @@ impl Ops {
     }
 
     async fn readings(&self, now: DateTime<Utc>) -> Result<Readings> {
-        let stuck = self.sources.queue.running_since(self.stale_before(now)).await?;
-        let hour_ago = to_micros(now - chrono::Duration::hours(1));
-        let (counts, failed) = self
-            .sources
-            .store
-            .read(move |c| {
-                let failed = c
-                    .prepare_cached("SELECT count(*) FROM jobs WHERE finished_at > ?1 AND state = 'dead'")?
-                    .query_row([hour_ago], |row| row.get(0))?;
-                Ok((counts(c)?, failed))
-            })
-            .await?;
+        let stuck = self.sources.queue.running_since(self.stale_before(now));
+        let hour_ago = now - chrono::Duration::hours(1);
+        let failed = self.sources.store.read(move |c| dead_since(c, hour_ago)).await?;
+        let counts = self.sources.queue.counts();
         Ok(Readings {
             pending_jobs: counts.queued,
             failed_last_hour: failed,

@@ -55,11 +55,11 @@ impl Ops {
         let now = self.sources.clock.now();
         let findings = policy::judge(&self.readings(now).await?, &self.limits());
         let bus = self.sources.bus.clone();
+        let running = self.sources.queue.counts().running > 0;
         self.sources
             .store
             .write(move |tx| {
                 let raised = alerts::reconcile(tx, &bus, &findings, now)?;
-                let running = tx.prepare_cached("SELECT 1 FROM jobs WHERE state = 'running'")?.exists([])?;
                 let critical = raised.into_iter().filter(|alert| alert.severity == ESCALATED.as_str()).collect();
                 Ok((running || alerts::any_open(tx)?, critical))
             })

@@ -27,17 +27,21 @@ fn ops(rig: &Rig, supervisor: &Supervisor) -> Ops {
 
 /// Ends a job of its own as dead, without the workers.
 async fn fail_one(rig: &Rig) {
-    let now = to_micros(rig.now());
-    rig.store
-        .write(move |tx| {
-            Ok(tx.execute(
-                "INSERT INTO jobs (id, action_type, action_config, priority, state, run_at, max_attempts, backoff_s, created_at, finished_at)
-                 VALUES (randomblob(16), 'script', '{}', 5, 'dead', ?1, 1, 0, ?1, ?1)",
-                [now],
-            )?)
-        })
-        .await
-        .unwrap();
+    let past = crate::queue::Past {
+        event_id: None,
+        action_type: "script".into(),
+        action_config: "{}".into(),
+        description: None,
+        agent: None,
+        state: crate::queue::JobState::Dead,
+        attempts: 1,
+        result: None,
+        error: None,
+        started_at: rig.now(),
+        finished_at: rig.now(),
+    };
+    let queue = rig.queue.clone();
+    rig.store.write(move |tx| queue.plant(tx, &past)).await.unwrap();
 }
 
 /// The alerts that these tests cause; the machine's own, such as a disk that fills up, are another matter.
@@ -148,7 +152,9 @@ async fn retention_keeps_no_more_rows_than_it_may() {
     crate::retention::pass(&rig.store, &rules, now).await.unwrap();
     let counts = rig
         .store
-        .read(|c| Ok(c.query_row("SELECT (SELECT count(*) FROM bus_events)", [], |row| row.get::<_, i64>(0))?))
+        .read(|c| {
+            Ok(c.query_row("SELECT sum(last_seq - first_seq + 1) FROM bus_packs", [], |row| row.get::<_, i64>(0))?)
+        })
         .await
         .unwrap();
     assert_eq!(counts, 3);

@@ -1,15 +1,16 @@
-//! How an attempt ends, and what that means for its job and its event.
+//! How an attempt ends, and what that means for its job, its event and the jobs that follow it.
 
-use super::{Claimed, JobId, Lease, Queue, source};
-use crate::bus::Fact;
-use crate::error::{EngineError, Result};
+use super::job::{Chain, Ending};
+use super::memory::{Final, Note};
+use super::{Claimed, JobId, NewJob, Queue, Retry, source};
+use crate::error::{EngineError, Kind, Result};
 use crate::event::outcome::{Ended, JobEnd, job_ended};
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension as _, params};
-use serde_json::json;
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Longest wait between two attempts.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(24 * 3600);
@@ -20,13 +21,22 @@ const LONGEST_TEXT: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Succeeded(String),
-    /// `permanent`: another attempt cannot do better.
     Failed {
         error: String,
+        /// Another attempt cannot do better.
         permanent: bool,
+        /// Whoever refused asked to be left alone for so long.
+        retry_after: Option<Duration>,
     },
     /// It stopped because it was asked to.
     Cancelled,
+}
+
+impl Outcome {
+    /// A failure that another attempt may mend.
+    pub fn failed(error: impl Into<String>) -> Self {
+        Self::Failed { error: error.into(), permanent: false, retry_after: None }
+    }
 }
 
 /// The wait after failed attempt `attempt` (1 is the first): `base`, doubled each time, at most a day.
@@ -35,7 +45,24 @@ pub fn retry_delay(base: Duration, attempt: u32) -> Duration {
     base.checked_mul(factor).unwrap_or(LONGEST_BACKOFF).min(LONGEST_BACKOFF)
 }
 
+impl Retry {
+    /// The wait after failed attempt `attempt` of a round. `spread`, 0 to 255, lengthens a growing wait by up to a fifth, so
+    /// that jobs that failed together do not come back together.
+    pub fn delay(&self, attempt: u32, spread: u8) -> Duration {
+        match self {
+            Self::Exponential { base } => {
+                retry_delay(*base, attempt).mul_f64(1.0 + 0.2 * f64::from(spread) / 255.0).min(LONGEST_BACKOFF)
+            }
+            Self::Listed(delays) => {
+                let at = (attempt.max(1) as usize - 1).min(delays.len().saturating_sub(1));
+                delays.get(at).copied().unwrap_or_default()
+            }
+        }
+    }
+}
+
 /// What the job becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Succeeded,
     Again { at: DateTime<Utc> },
@@ -43,127 +70,256 @@ enum Verdict {
     Cancelled,
 }
 
-struct Held {
-    id: JobId,
-    event_id: Option<String>,
-    action: String,
-    attempt_id: [u8; 16],
+#[derive(Serialize)]
+struct Told<'a> {
+    job_id: JobId,
+    event_id: Option<&'a str>,
+    action_type: &'static str,
     attempt: u32,
-    max_attempts: u32,
-    backoff: Duration,
-    cancelling: bool,
-    started_at: i64,
+    error: Option<&'a str>,
+    result: Option<&'a str>,
+    retry_at: Option<DateTime<Utc>>,
+    depth: u32,
 }
 
 impl Queue {
     /// Ends the attempt that `job` is. Refused with a conflict when its lease is no longer the one in force.
     pub async fn finish(&self, job: &Claimed, outcome: Outcome) -> Result<()> {
-        let (queue, lease) = (self.clone(), job.lease);
-        self.store.write(move |tx| queue.finish_in(tx, lease, &outcome)).await?;
-        self.running.leave(job.id);
-        Ok(())
+        let (queue, job) = (self.clone(), job.clone());
+        self.store.write(move |tx| queue.finish_in(tx, &job, &outcome)).await
     }
 
-    fn finish_in(&self, tx: &Connection, lease: Lease, outcome: &Outcome) -> Result<()> {
-        let Some(held) = held(tx, lease)? else {
-            return Err(EngineError::conflict("The job is no longer held by this lease; its late end is not counted"));
-        };
+    /// Ends many attempts in one write; answers those whose lease is no longer in force, whose end is not counted.
+    pub(crate) async fn finish_many(&self, ended: std::sync::Arc<Vec<(Claimed, Outcome)>>) -> Result<Vec<JobId>> {
+        let queue = self.clone();
+        self.store
+            .write(move |tx| {
+                let mut late = Vec::new();
+                for (job, outcome) in ended.iter() {
+                    match queue.finish_in(tx, job, outcome) {
+                        Ok(()) => {}
+                        Err(error) if error.kind == Kind::Conflict => late.push(job.id),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(late)
+            })
+            .await
+    }
+
+    fn finish_in(&self, tx: &Connection, job: &Claimed, outcome: &Outcome) -> Result<()> {
         let now = self.clock.now();
-        let verdict = verdict(outcome, &held, now);
-        let (attempt_outcome, text) = match outcome {
-            Outcome::Succeeded(result) => ("succeeded", Some(cut(result))),
-            Outcome::Failed { error, .. } => ("failed", Some(cut(error))),
-            Outcome::Cancelled => ("cancelled", None),
-        };
-        tx.prepare_cached(
-            "INSERT INTO attempts (job_seq, number, id, outcome, detail, started_at, finished_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            lease.seq,
-            held.attempt,
-            held.attempt_id,
-            attempt_outcome,
-            matches!(outcome, Outcome::Failed { .. }).then_some(text).flatten(),
-            held.started_at,
-            to_micros(now)
-        ])?;
+        let verdict = self.verdict(tx, job, outcome, now)?;
         let (result, error) = match outcome {
-            Outcome::Succeeded(_) => (text, None),
-            Outcome::Failed { .. } => (None, text),
+            Outcome::Succeeded(result) => (Some(cut(result)), None),
+            Outcome::Failed { error, .. } => (None, Some(cut(error))),
             Outcome::Cancelled => (None, Some("cancelled")),
         };
-        let (state, kind, again) = match &verdict {
-            Verdict::Succeeded => ("succeeded", "job.succeeded", None),
-            Verdict::Again { at } => ("ready", "job.failed", Some(to_micros(*at))),
-            Verdict::Dead => ("dead", "job.dead", None),
-            Verdict::Cancelled => ("cancelled", "job.cancelled", None),
+        let changed = match verdict {
+            Verdict::Again { at } => tx
+                .prepare_cached(
+                    "UPDATE jobs SET state = 'ready', boot_id = NULL, attempt_id = NULL, interruptions = 0, cancelling = 0,
+                            error = ?4, run_at = ?5
+                     WHERE seq = ?1 AND state = 'running' AND boot_id = ?2 AND fence = ?3",
+                )?
+                .execute(params![
+                    job.lease.seq,
+                    job.lease.boot.uuid().as_bytes(),
+                    job.lease.fence,
+                    error,
+                    to_micros(at)
+                ])?,
+            Verdict::Succeeded | Verdict::Dead | Verdict::Cancelled => tx
+                .prepare_cached(
+                    "UPDATE jobs SET state = ?4, boot_id = NULL, cancelling = 0, result = ?5, error = ?6, finished_at = ?7
+                     WHERE seq = ?1 AND state = 'running' AND boot_id = ?2 AND fence = ?3",
+                )?
+                .execute(params![
+                    job.lease.seq,
+                    job.lease.boot.uuid().as_bytes(),
+                    job.lease.fence,
+                    state_after(verdict),
+                    result,
+                    error,
+                    to_micros(now)
+                ])?,
         };
-        tx.prepare_cached(
-            "UPDATE jobs SET state = ?2, boot_id = NULL, attempt_id = NULL, interruptions = 0, cancelling = 0, result = ?3,
-                    error = ?4, run_at = coalesce(?5, run_at), finished_at = iif(?5 IS NULL, ?6, NULL)
-             WHERE seq = ?1",
-        )?
-        .execute(params![lease.seq, state, result, error, again, to_micros(now)])?;
-        if let Some(event_id) = &held.event_id {
+        if changed == 0 {
+            return Err(EngineError::conflict("The job is no longer held by this lease; its late end is not counted"));
+        }
+        // A first attempt that succeeds is told by the job's own row.
+        if verdict != Verdict::Succeeded || job.attempt > 1 {
+            record_attempt(tx, job, outcome, error, now)?;
+        }
+        {
+            let mut state = self.memory.within(tx)?;
+            state.leave(job.lease.seq);
+            match verdict {
+                Verdict::Succeeded => state.notes.push(Note::Ended(Final::Succeeded, 1)),
+                Verdict::Dead => state.notes.push(Note::Ended(Final::Dead, 1)),
+                Verdict::Cancelled => state.notes.push(Note::Ended(Final::Cancelled, 1)),
+                Verdict::Again { at } => {
+                    state.ready += 1;
+                    state.backlog |= at <= now;
+                }
+            }
+            // Others may have waited for its key, or it waits itself.
+            if job.concurrency_key.is_some() || matches!(verdict, Verdict::Again { .. }) {
+                self.ready.raise();
+            }
+        }
+        let event_id = job.event_id.as_deref();
+        let told = Told {
+            job_id: job.id,
+            event_id,
+            action_type: job.action.as_str(),
+            attempt: job.attempt,
+            error: error.map(excerpt),
+            result: result.map(excerpt),
+            retry_at: match verdict {
+                Verdict::Again { at } => Some(at),
+                _ => None,
+            },
+            depth: job.depth,
+        };
+        self.bus.note(fact(verdict), &source(event_id), &told)?;
+        if let Some(event_id) = event_id {
             let ended = match verdict {
                 Verdict::Succeeded => Ended::Succeeded,
                 Verdict::Again { .. } => Ended::Retrying,
                 Verdict::Dead => Ended::Dead,
                 Verdict::Cancelled => Ended::Cancelled,
             };
-            job_ended(tx, &self.bus, &JobEnd { event_id, ended, text: text.unwrap_or("cancelled"), now })?;
+            let text = result.or(error).map(excerpt).unwrap_or_default();
+            job_ended(tx, &self.bus, &JobEnd { event_id, ended, text, now })?;
         }
-        let data = json!({
-            "job_id": held.id, "event_id": held.event_id, "action_type": held.action, "attempt": held.attempt,
-            "error": error.map(excerpt), "result": result.map(excerpt),
-            "retry_at": match &verdict { Verdict::Again { at } => Some(at), _ => None },
-        });
-        self.bus.publish(tx, &Fact::new(kind, source(held.event_id.as_deref()), data))?;
-        if again.is_some() {
-            self.depth.add(1);
+        if let Some(chain) = &job.ending.chain {
+            self.follow(tx, job, chain, verdict, result, error, now)?;
         }
-        // Also when the job is over: another may have waited for its concurrency key.
-        self.ready.raise();
+        metrics::histogram!("nexaas_job_age_seconds").record((now - job.ending.created_at).as_seconds_f64());
+        Ok(())
+    }
+
+    fn verdict(&self, tx: &Connection, job: &Claimed, outcome: &Outcome, now: DateTime<Utc>) -> Result<Verdict> {
+        let Outcome::Failed { permanent, retry_after, .. } = outcome else {
+            // The effect of a success has happened, whatever was asked meanwhile.
+            return Ok(if *outcome == Outcome::Cancelled { Verdict::Cancelled } else { Verdict::Succeeded });
+        };
+        let cancelling =
+            tx.prepare_cached("SELECT 1 FROM jobs WHERE seq = ?1 AND cancelling = 1")?.exists([job.lease.seq])?;
+        if cancelling {
+            return Ok(Verdict::Cancelled);
+        }
+        if *permanent || job.attempt >= job.max_attempts {
+            return Ok(Verdict::Dead);
+        }
+        let Ending { earlier, retry, .. } = &job.ending;
+        let spread = job.attempt_id.uuid().as_bytes()[15];
+        let wait = retry.delay(job.attempt.saturating_sub(*earlier), spread);
+        Ok(Verdict::Again { at: now + wait.max(retry_after.unwrap_or_default().min(LONGEST_BACKOFF)) })
+    }
+
+    /// Queues what follows `job`: in the transaction of its end, hence once.
+    #[expect(clippy::too_many_arguments, reason = "the end of a job has this many sides")]
+    fn follow(
+        &self,
+        tx: &Connection,
+        job: &Claimed,
+        chain: &str,
+        verdict: Verdict,
+        result: Option<&str>,
+        error: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let chain: Chain = serde_json::from_str(chain).map_err(EngineError::internal)?;
+        let specs = match verdict {
+            Verdict::Succeeded => chain.then,
+            Verdict::Dead => chain.on_failure,
+            Verdict::Again { .. } | Verdict::Cancelled => return Ok(()),
+        };
+        for spec in specs {
+            let mut next = NewJob::from_json(&spec, now)?;
+            let before = json!({"job_id": job.id, "result": result.map(as_json), "error": error});
+            next.payload = Some(match next.payload {
+                None => before,
+                Some(Value::Object(mut own)) => {
+                    own.insert("previous".to_owned(), before);
+                    Value::Object(own)
+                }
+                Some(own) => json!({"value": own, "previous": before}),
+            });
+            next.depth = job.depth + 1;
+            next.event_id = job.event_id.clone();
+            next.traceparent = job.traceparent.clone();
+            next.agent = next.agent.or_else(|| job.agent.clone());
+            match self.enqueue_in(tx, &next) {
+                Ok(_) => {}
+                // The end of the job itself stands; what cannot follow is told.
+                Err(refused) if matches!(refused.kind, Kind::Invalid { .. } | Kind::Conflict) => {
+                    let data = json!({"job_id": job.id, "event_id": job.event_id, "error": refused.public()});
+                    self.bus.note("job.chain_refused", &source(job.event_id.as_deref()), &data)?;
+                    tracing::warn!(job_id = %job.id, why = refused.public(), "a job that was to follow was refused");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 }
 
-fn verdict(outcome: &Outcome, held: &Held, now: DateTime<Utc>) -> Verdict {
-    match outcome {
-        // The effect has happened, whatever was asked meanwhile.
-        Outcome::Succeeded(_) => Verdict::Succeeded,
-        Outcome::Cancelled => Verdict::Cancelled,
-        Outcome::Failed { .. } if held.cancelling => Verdict::Cancelled,
-        Outcome::Failed { permanent: true, .. } => Verdict::Dead,
-        Outcome::Failed { .. } if held.attempt >= held.max_attempts => Verdict::Dead,
-        Outcome::Failed { .. } => Verdict::Again { at: now + retry_delay(held.backoff, held.attempt) },
+/// A result as data, if it is JSON.
+fn as_json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+fn state_after(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Succeeded => "succeeded",
+        Verdict::Again { .. } => "ready",
+        Verdict::Dead => "dead",
+        Verdict::Cancelled => "cancelled",
     }
 }
 
-fn held(tx: &Connection, lease: Lease) -> Result<Option<Held>> {
-    Ok(tx
-        .prepare_cached(
-            "SELECT id, event_id, action_type, attempt_id, attempt, max_attempts, backoff_s, cancelling, started_at
-             FROM jobs WHERE seq = ?1 AND state = 'running' AND boot_id = ?2 AND fence = ?3",
-        )?
-        .query_row(params![lease.seq, lease.boot.uuid().as_bytes(), lease.fence], |row| {
-            Ok(Held {
-                id: JobId::from_uuid(Uuid::from_bytes(row.get(0)?)),
-                event_id: row.get(1)?,
-                action: row.get(2)?,
-                attempt_id: row.get(3)?,
-                attempt: row.get(4)?,
-                max_attempts: row.get(5)?,
-                backoff: Duration::from_secs(row.get(6)?),
-                cancelling: row.get(7)?,
-                started_at: row.get(8)?,
-            })
-        })
-        .optional()?)
+fn fact(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Succeeded => "job.succeeded",
+        Verdict::Again { .. } => "job.failed",
+        Verdict::Dead => "job.dead",
+        Verdict::Cancelled => "job.cancelled",
+    }
 }
 
-fn cut(text: &str) -> &str {
+fn record_attempt(
+    tx: &Connection,
+    job: &Claimed,
+    outcome: &Outcome,
+    detail: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let name = match outcome {
+        Outcome::Succeeded(_) => "succeeded",
+        Outcome::Failed { .. } => "failed",
+        Outcome::Cancelled => "cancelled",
+    };
+    tx.prepare_cached(
+        "INSERT INTO attempts (job_seq, number, id, outcome, detail, started_at, finished_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (job_seq, number) DO UPDATE SET outcome = ?4, detail = ?5, finished_at = ?7",
+    )?
+    .execute(params![
+        job.lease.seq,
+        job.attempt,
+        job.attempt_id.uuid().as_bytes(),
+        name,
+        detail,
+        to_micros(job.started_at),
+        to_micros(now)
+    ])?;
+    Ok(())
+}
+
+pub(super) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(LONGEST_TEXT)]
 }
 

@@ -1,7 +1,6 @@
 //! The shapes of the queue.
 
 use crate::action::ActionType;
-use crate::error::{EngineError, Result};
 use crate::store::from_micros;
 use chrono::{DateTime, Utc};
 use nexaas_common::id::{BootId, Id, Kind};
@@ -9,6 +8,7 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -63,6 +63,52 @@ impl FromSql for JobState {
     }
 }
 
+/// How often jobs of a key may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rate {
+    /// So many starts …
+    pub count: u32,
+    /// … in any stretch of this length.
+    #[serde(serialize_with = "seconds")]
+    pub period: Duration,
+}
+
+fn seconds<S: serde::Serializer>(period: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(period.as_secs_f64())
+}
+
+/// At most one job stands for a key: until the period is over or, without one, while that job lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    pub key: String,
+    pub period: Option<Duration>,
+}
+
+/// The waits between attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retry {
+    /// The wait before the second attempt, doubled with each further one, and up to a fifth longer.
+    Exponential { base: Duration },
+    /// One by one, exactly; the last one serves for all that follow.
+    Listed(Vec<Duration>),
+}
+
+/// What is queued when a job has ended: job specs as `NewJob::from_json` reads them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<Value>,
+}
+
+impl Chain {
+    pub fn is_empty(&self) -> bool {
+        self.then.is_empty() && self.on_failure.is_empty()
+    }
+}
+
 /// Work to be queued.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -71,17 +117,26 @@ pub struct NewJob {
     pub payload: Option<Value>,
     pub event_id: Option<String>,
     pub slot: Option<DateTime<Utc>>,
+    /// How many jobs led to this one; beyond 32 it is refused, because it is most likely a circle.
+    pub depth: u32,
     pub description: Option<String>,
     pub agent: Option<String>,
     /// Lower runs first; 5 is the usual.
     pub priority: i32,
-    /// At most one job of a key runs at a time.
+    /// Jobs of one key share a limit: one at a time, unless the key says otherwise.
     pub concurrency_key: Option<String>,
+    /// Changes how many jobs of the key run at once; none leaves it as it is.
+    pub concurrency_limit: Option<u32>,
+    /// Changes how often jobs of the key may start; none leaves it as it is.
+    pub rate: Option<Rate>,
+    pub unique: Option<Unique>,
     /// Not before this; at once, if none.
     pub run_at: Option<DateTime<Utc>>,
     pub max_attempts: u32,
-    /// The wait before the second attempt; it doubles with each further one.
-    pub backoff: Duration,
+    pub retry: Retry,
+    /// Ends an attempt that takes longer; none leaves that to the action.
+    pub timeout: Option<Duration>,
+    pub chain: Chain,
     pub traceparent: Option<String>,
 }
 
@@ -94,24 +149,30 @@ impl NewJob {
             payload: None,
             event_id: None,
             slot: None,
+            depth: 0,
             description: None,
             agent: None,
             priority: 5,
             concurrency_key: None,
+            concurrency_limit: None,
+            rate: None,
+            unique: None,
             run_at: None,
             max_attempts: 1,
-            backoff: Duration::from_secs(60),
+            retry: Retry::Exponential { base: Duration::from_secs(60) },
+            timeout: None,
+            chain: Chain::default(),
             traceparent: nexaas_common::telemetry::current_traceparent(),
         }
     }
+}
 
-    pub(super) fn check(&self) -> Result<()> {
-        crate::action::check(self.action, &self.action_config)?;
-        if self.max_attempts == 0 {
-            return Err(EngineError::invalid("max_attempts", "must be at least 1"));
-        }
-        Ok(())
-    }
+/// What became of an enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Enqueued {
+    pub id: JobId,
+    /// A job of the same unique key stands already; this is its id, and nothing was queued.
+    pub existed: bool,
 }
 
 /// A job as it is shown.
@@ -119,15 +180,21 @@ impl NewJob {
 pub struct Job {
     pub id: JobId,
     pub event_id: Option<String>,
+    pub slot: Option<DateTime<Utc>>,
+    pub depth: u32,
     pub action_type: String,
     pub description: Option<String>,
     pub agent: Option<String>,
     pub state: JobState,
+    /// It is due, but its concurrency key has no room.
+    pub blocked: bool,
     pub priority: i32,
+    pub concurrency_key: Option<String>,
     pub attempt: u32,
     pub max_attempts: u32,
     /// When it is due, while it waits.
     pub run_at: DateTime<Utc>,
+    pub timeout_ms: Option<u64>,
     pub result: Option<String>,
     pub error: Option<String>,
     pub created_at: DateTime<Utc>,
@@ -137,7 +204,8 @@ pub struct Job {
 
 impl Job {
     pub(super) const COLUMNS: &'static str = "id, event_id, action_type, description, agent, state, priority, attempt, \
-         max_attempts, run_at, result, error, created_at, started_at, finished_at";
+         max_attempts, run_at, result, error, created_at, started_at, finished_at, slot, depth, parked, concurrency_key, \
+         timeout_ms";
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -156,6 +224,11 @@ impl Job {
             created_at: from_micros(row.get(12)?),
             started_at: row.get::<_, Option<i64>>(13)?.map(from_micros),
             finished_at: row.get::<_, Option<i64>>(14)?.map(from_micros),
+            slot: row.get::<_, Option<i64>>(15)?.map(from_micros),
+            depth: row.get(16)?,
+            blocked: row.get(17)?,
+            concurrency_key: row.get(18)?,
+            timeout_ms: row.get(19)?,
         })
     }
 }
@@ -181,11 +254,26 @@ pub struct Claimed {
     pub payload: Option<Value>,
     pub event_id: Option<String>,
     pub slot: Option<DateTime<Utc>>,
+    pub depth: u32,
     pub agent: Option<String>,
+    pub concurrency_key: Option<Arc<str>>,
+    pub timeout: Option<Duration>,
     pub traceparent: Option<String>,
     pub started_at: DateTime<Utc>,
     /// Cancelled when somebody asks the job to stop.
     pub cancel: CancellationToken,
+    /// What its end needs to know.
+    pub(super) ending: Ending,
+}
+
+/// Of a job, what matters when an attempt ends.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    /// Attempts of earlier rounds, which the waits between attempts do not count.
+    pub earlier: u32,
+    pub retry: Retry,
+    pub chain: Option<String>,
+    pub created_at: DateTime<Utc>,
 }
 
 pub(super) fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {

@@ -1,51 +1,36 @@
-//! Leases of processes that are gone, and the live jobs of this one.
+//! Leases of processes that are gone, or of workers that were just stopped.
 
+use super::memory::{Final, Note};
 use super::{JobId, Queue, source};
-use crate::bus::Fact;
 use crate::error::Result;
+use crate::event::outcome::{Ended, JobEnd, job_ended};
 use crate::store::to_micros;
 use nexaas_common::id::BootId;
 use rusqlite::{Connection, params};
 use serde_json::json;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use tokio_util::sync::CancellationToken;
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// A job whose process ended this often while it ran is taken to be the cause.
 const MOST_INTERRUPTIONS: u32 = 10;
 
-/// How to stop the jobs that run in this process. A job is entered by the write that claims it, so that whoever cancels it in
-/// a later write finds it here.
-#[derive(Debug, Default)]
-pub(super) struct Running(Mutex<HashMap<JobId, CancellationToken>>);
-
-impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, CancellationToken>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    pub(super) fn enter(&self, id: JobId) -> CancellationToken {
-        let token = CancellationToken::new();
-        self.lock().insert(id, token.clone());
-        token
-    }
-    pub(super) fn leave(&self, id: JobId) {
-        self.lock().remove(&id);
-    }
-    pub(super) fn cancel(&self, id: JobId) {
-        if let Some(token) = self.lock().get(&id) {
-            token.cancel();
-        }
-    }
-}
-
 /// Whose leases to release.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Of {
     /// Every other boot: those processes are gone, since one process at a time opens the database.
     Others(BootId),
-    /// This boot, whose workers were just stopped.
-    Own(BootId),
+    /// This boot, whose workers were just stopped. The named jobs had not been begun.
+    Own(BootId, HashSet<JobId>),
+    /// The named jobs of this boot, which were handed out and not begun.
+    Unbegun(HashSet<JobId>),
+}
+
+struct Held {
+    seq: i64,
+    id: JobId,
+    event_id: Option<String>,
+    cancelling: bool,
+    interruptions: u32,
 }
 
 impl Queue {
@@ -55,66 +40,83 @@ impl Queue {
         self.release(Of::Others(self.boot)).await
     }
 
-    /// Takes back the jobs of this process after its workers were stopped.
-    pub async fn release_own(&self) -> Result<u64> {
-        self.release(Of::Own(self.boot)).await
+    /// Takes back the jobs of this process after its workers were stopped; those in `unbegun` had only been handed out.
+    pub async fn release_own(&self, unbegun: HashSet<JobId>) -> Result<u64> {
+        self.release(Of::Own(self.boot, unbegun)).await
+    }
+
+    /// Puts jobs back that were handed out too early.
+    pub(crate) async fn put_back(&self, unbegun: HashSet<JobId>) -> Result<u64> {
+        self.release(Of::Unbegun(unbegun)).await
     }
 
     async fn release(&self, of: Of) -> Result<u64> {
         let queue = self.clone();
-        self.store.write(move |tx| queue.release_in(tx, of)).await
+        self.store.write(move |tx| queue.release_in(tx, &of)).await
     }
 
-    fn release_in(&self, tx: &Connection, of: Of) -> Result<u64> {
-        struct Held {
-            seq: i64,
-            id: JobId,
-            event_id: Option<String>,
-            cancelling: bool,
-            interruptions: u32,
-        }
-        let (sql, boot) = match of {
-            Of::Others(boot) => ("boot_id <> ?1", boot),
-            Of::Own(boot) => ("boot_id = ?1", boot),
-        };
-        let held: Vec<Held> = tx
-            .prepare(&format!(
-                "SELECT seq, id, event_id, cancelling, interruptions FROM jobs WHERE state = 'running' AND {sql}"
-            ))?
-            .query_map([boot.uuid().as_bytes()], |row| {
-                Ok(Held {
-                    seq: row.get(0)?,
-                    id: JobId::from_uuid(Uuid::from_bytes(row.get(1)?)),
-                    event_id: row.get(2)?,
-                    cancelling: row.get(3)?,
-                    interruptions: row.get(4)?,
-                })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        let now = to_micros(self.clock.now());
-        for job in &held {
-            self.running.leave(job.id);
-            let data = json!({"job_id": job.id, "event_id": job.event_id});
-            let (state, kind, why) = if job.cancelling {
-                ("cancelled", "job.cancelled", "cancelled")
-            } else if job.interruptions + 1 >= MOST_INTERRUPTIONS {
-                ("dead", "job.dead", "its process ended too often while it ran")
+    fn release_in(&self, tx: &Connection, of: &Of) -> Result<u64> {
+        let mut state = self.memory.within(tx)?;
+        let seqs: Vec<i64> = state.running.keys().copied().collect();
+        let now = self.clock.now();
+        let mut released = 0;
+        for seq in seqs {
+            let Some((held, boot)) = held(tx, seq)? else { continue };
+            let (ours, unbegun) = match of {
+                Of::Others(own) => (boot != *own, false),
+                Of::Own(own, unbegun) => (boot == *own, unbegun.contains(&held.id)),
+                Of::Unbegun(unbegun) => (unbegun.contains(&held.id), true),
+            };
+            if !ours {
+                continue;
+            }
+            released += 1;
+            state.leave(seq);
+            let (name, kind, why, ended, total) = if held.cancelling {
+                ("cancelled", "job.cancelled", "cancelled", Ended::Cancelled, Final::Cancelled)
+            } else if !unbegun && held.interruptions + 1 >= MOST_INTERRUPTIONS {
+                ("dead", "job.dead", "its process ended too often while it ran", Ended::Dead, Final::Dead)
             } else {
                 tx.prepare_cached(
-                    "UPDATE jobs SET state = 'ready', boot_id = NULL, run_at = ?2, interruptions = interruptions + 1
+                    "UPDATE jobs SET state = 'ready', boot_id = NULL, run_at = ?2, interruptions = interruptions + ?3
                      WHERE seq = ?1",
                 )?
-                .execute(params![job.seq, now])?;
-                self.depth.add(1);
+                .execute(params![held.seq, to_micros(now), i64::from(!unbegun)])?;
+                state.ready += 1;
+                state.backlog = true;
                 continue;
             };
             tx.prepare_cached(
                 "UPDATE jobs SET state = ?2, boot_id = NULL, cancelling = 0, error = ?3, finished_at = ?4 WHERE seq = ?1",
             )?
-            .execute(params![job.seq, state, why, now])?;
-            self.bus.publish(tx, &Fact::new(kind, source(job.event_id.as_deref()), data))?;
+            .execute(params![held.seq, name, why, to_micros(now)])?;
+            state.notes.push(Note::Ended(total, 1));
+            let data = json!({"job_id": held.id, "event_id": held.event_id, "error": why});
+            self.bus.note(kind, &source(held.event_id.as_deref()), &data)?;
+            if let Some(event_id) = &held.event_id {
+                job_ended(tx, &self.bus, &JobEnd { event_id, ended, text: why, now })?;
+            }
         }
         self.ready.raise();
-        Ok(held.len() as u64)
+        Ok(released)
     }
+}
+
+fn held(tx: &Connection, seq: i64) -> Result<Option<(Held, BootId)>> {
+    use rusqlite::OptionalExtension as _;
+    Ok(tx
+        .prepare_cached(
+            "SELECT id, event_id, cancelling, interruptions, boot_id FROM jobs WHERE seq = ?1 AND state = 'running'",
+        )?
+        .query_row([seq], |row| {
+            let held = Held {
+                seq,
+                id: JobId::from_uuid(Uuid::from_bytes(row.get(0)?)),
+                event_id: row.get(1)?,
+                cancelling: row.get(2)?,
+                interruptions: row.get(3)?,
+            };
+            Ok((held, BootId::from_uuid(Uuid::from_bytes(row.get(4)?))))
+        })
+        .optional()?)
 }

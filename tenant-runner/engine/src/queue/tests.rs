@@ -21,7 +21,11 @@ async fn a_job_that_succeeds_is_over() {
 #[tokio::test]
 async fn a_failure_is_tried_again_after_a_growing_wait_until_the_job_is_dead() {
     let rig = Rig::new().await;
-    let id = rig.queue.enqueue(NewJob { max_attempts: 3, backoff: Duration::from_secs(60), ..job() }).await.unwrap();
+    let id = rig
+        .queue
+        .enqueue(NewJob { max_attempts: 3, retry: Retry::Exponential { base: Duration::from_secs(60) }, ..job() })
+        .await
+        .unwrap();
     let mut attempts = Vec::new();
     for wait in [60, 120] {
         let claimed = rig.claim(1).await.remove(0);
@@ -29,8 +33,9 @@ async fn a_failure_is_tried_again_after_a_growing_wait_until_the_job_is_dead() {
         rig.queue.finish(&claimed, failed()).await.unwrap();
         let batch = rig.queue.claim(1).await.unwrap();
         assert!(batch.jobs.is_empty());
-        assert_eq!(batch.next_due, Some(rig.now() + chrono::Duration::seconds(wait)));
-        rig.advance(wait);
+        let due = batch.next_due.unwrap() - rig.now();
+        assert!((wait * 1000..=wait * 1200).contains(&due.num_milliseconds()), "{due}");
+        rig.advance(due.num_seconds() + 1);
     }
     let claimed = rig.claim(1).await.remove(0);
     attempts.push(claimed.attempt_id);
@@ -46,7 +51,10 @@ async fn a_permanent_failure_is_not_tried_again() {
     let rig = Rig::new().await;
     let id = rig.queue.enqueue(NewJob { max_attempts: 5, ..job() }).await.unwrap();
     let claimed = rig.claim(1).await.remove(0);
-    rig.queue.finish(&claimed, Outcome::Failed { error: "never".into(), permanent: true }).await.unwrap();
+    rig.queue
+        .finish(&claimed, Outcome::Failed { error: "never".into(), permanent: true, retry_after: None })
+        .await
+        .unwrap();
     assert_eq!(rig.queue.get(id).await.unwrap().state, JobState::Dead);
 }
 
@@ -137,7 +145,7 @@ async fn interrupted_jobs_of_this_process_run_again() {
     let rig = Rig::new().await;
     rig.queue.enqueue(job()).await.unwrap();
     let first = rig.claim(1).await.remove(0);
-    assert_eq!(rig.queue.release_own().await.unwrap(), 1);
+    assert_eq!(rig.queue.release_own(Default::default()).await.unwrap(), 1);
     let second = rig.claim(1).await.remove(0);
     assert_eq!(second.attempt_id, first.attempt_id);
     assert!(rig.queue.finish(&first, failed()).await.is_err());
@@ -204,8 +212,8 @@ proptest! {
             for step in steps {
                 match step {
                     Step::Enqueue { attempts } => {
-                        let backoff = Duration::from_secs(1);
-                        accepted.push(rig.queue.enqueue(NewJob { max_attempts: attempts, backoff, ..job() }).await.unwrap());
+                        let retry = Retry::Exponential { base: Duration::from_secs(1) };
+                        accepted.push(rig.queue.enqueue(NewJob { max_attempts: attempts, retry, ..job() }).await.unwrap());
                     }
                     Step::Claim { most } => held.extend(rig.claim(most).await),
                     Step::Succeed { which } if !held.is_empty() => {

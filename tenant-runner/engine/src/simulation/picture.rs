@@ -67,7 +67,7 @@ impl Camera {
 
     /// The number of the last event on the bus.
     pub fn last_seq(&self) -> u64 {
-        self.0.query_row("SELECT coalesce(max(seq), 0) FROM bus_events", [], |row| row.get(0)).unwrap()
+        self.0.query_row("SELECT coalesce(max(last_seq), 0) FROM bus_packs", [], |row| row.get(0)).unwrap()
     }
 
     fn jobs(&self) -> BTreeMap<i64, JobRow> {

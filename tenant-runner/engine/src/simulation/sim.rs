@@ -205,7 +205,7 @@ impl Sim {
                 queue.cancel(id).await?;
                 Reply::Nothing
             }
-            Op::ReleaseOwn => Reply::Released(queue.release_own().await?),
+            Op::ReleaseOwn => Reply::Released(queue.release_own(std::collections::HashSet::new()).await?),
             Op::Upsert(plan) => {
                 events.upsert(plan.json()).await?;
                 Reply::Nothing
@@ -386,7 +386,9 @@ fn new_job(spec: &Spec) -> NewJob {
         concurrency_key: spec.key.map(str::to_owned),
         run_at: spec.run_at,
         max_attempts: spec.max_attempts,
-        backoff: std::time::Duration::from_secs(spec.backoff_s),
+        retry: crate::queue::Retry::Listed(
+            (0..8).map(|n| crate::queue::retry_delay(std::time::Duration::from_secs(spec.backoff_s), n + 1)).collect(),
+        ),
         ..NewJob::new(ActionType::Script, json!({"command": "true"}))
     }
 }

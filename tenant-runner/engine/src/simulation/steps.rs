@@ -229,8 +229,8 @@ impl Sim {
 fn outcome(rng: &mut Rng) -> Outcome {
     match rng.below(10) {
         0..5 => Outcome::Succeeded("done".into()),
-        5..8 => Outcome::Failed { error: "no".into(), permanent: false },
-        8 => Outcome::Failed { error: "never".into(), permanent: true },
+        5..8 => Outcome::Failed { error: "no".into(), permanent: false, retry_after: None },
+        8 => Outcome::Failed { error: "never".into(), permanent: true, retry_after: None },
         _ => Outcome::Cancelled,
     }
 }

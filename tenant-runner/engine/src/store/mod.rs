@@ -3,6 +3,8 @@
 //! Always true here: a write that was acknowledged is on disk (`synchronous=FULL`); a write that failed left nothing behind;
 //! whoever waits for the store waits no longer than `PATIENCE`; what depends on a write (`Signal`) hears of it after its commit.
 
+mod companion;
+mod faults;
 mod migrations;
 mod pragmas;
 mod readers;
@@ -12,6 +14,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use companion::Companion;
+pub use faults::{Fault, Faults, Point};
 pub use signal::Signal;
 
 use crate::error::{EngineError, Result};
@@ -34,23 +38,43 @@ struct Inner {
     writer: writer::Writer,
     readers: readers::Readers,
     signals: Arc<signal::Signals>,
+    companions: Arc<companion::Companions>,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// For simulations; none in a real engine.
+    pub faults: Option<Arc<dyn Faults>>,
 }
 
 impl Store {
     /// Opens or creates the database at `path` and brings its schema up to date.
     pub async fn open(path: &Path, clock: &SharedClock) -> Result<Self> {
-        let (path, now) = (path.to_owned(), clock.now());
-        tokio::task::spawn_blocking(move || Self::open_blocking(&path, now)).await.map_err(EngineError::internal)?
+        Self::open_with(path, clock, StoreOptions::default()).await
     }
 
-    fn open_blocking(path: &Path, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn open_with(path: &Path, clock: &SharedClock, options: StoreOptions) -> Result<Self> {
+        let (path, now) = (path.to_owned(), clock.now());
+        tokio::task::spawn_blocking(move || Self::open_blocking(&path, now, options))
+            .await
+            .map_err(EngineError::internal)?
+    }
+
+    fn open_blocking(path: &Path, now: DateTime<Utc>, options: StoreOptions) -> Result<Self> {
         pragmas::create_private(path)?;
         let mut connection = pragmas::open_writer(path)?;
         migrations::apply(&mut connection, now)?;
         let signals = Arc::new(signal::Signals::default());
         let readers = readers::Readers::new(path.to_owned());
-        let writer = writer::Writer::start(connection, signals.clone())?;
-        Ok(Self(Arc::new(Inner { writer, readers, signals })))
+        let companions = Arc::new(companion::Companions::default());
+        let writer = writer::Writer::start(writer::Setup {
+            connection,
+            signals: signals.clone(),
+            companions: companions.clone(),
+            faults: options.faults,
+        })?;
+        Ok(Self(Arc::new(Inner { writer, readers, signals, companions })))
     }
 
     /// Runs `work` in a transaction, together with whatever other writes are waiting, and answers once it is on disk.
@@ -60,7 +84,22 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.0.writer.submit(work).await
+        self.0.writer.submit(writer::Undo::Savepoint, work).await
+    }
+
+    /// As `write`, for `work` that has changed nothing when it fails: it spares the savepoint. Should it have changed
+    /// something nevertheless, every write of the same commit is undone and refused.
+    pub async fn write_light<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.0.writer.submit(writer::Undo::Nothing, work).await
+    }
+
+    /// Lets `companion` take part in every transaction from now on.
+    pub(crate) fn join(&self, companion: Arc<dyn Companion>) {
+        self.0.companions.join(companion);
     }
 
     /// Runs `work` on one consistent snapshot of what is committed. It cannot write.

@@ -7,6 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 const BUSY: Duration = Duration::from_secs(5);
+/// The log goes into the file whenever it has grown to this many pages (16 MiB): rarely enough to share the work of pages
+/// that change often, early enough to stay small.
+const CHECKPOINT_PAGES: i64 = 4000;
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// Statements kept prepared per connection.
 const CACHED_STATEMENTS: usize = 128;
 
@@ -29,7 +33,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
-    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     expect(&connection, "journal_mode", "wal")?;
     expect(&connection, "synchronous", "2")?;
     expect(&connection, "foreign_keys", "1")?;

@@ -1,12 +1,15 @@
-//! The one writer. It takes every write that waits, runs each in a savepoint of one transaction, commits once and then
-//! answers all of them: the cost of reaching the disk is shared by whoever arrives meanwhile.
+//! The one writer. It takes every write that waits, runs them in one transaction, commits once and then answers all of them:
+//! the cost of reaching the disk is shared by whoever arrives meanwhile.
 
 use super::PATIENCE;
+use super::companion::{Companion, Companions};
+use super::faults::{Fault, Faults, Point};
 use super::signal::Signals;
 use crate::error::{EngineError, Result};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 /// Writes that may wait for the writer.
@@ -14,8 +17,20 @@ const QUEUE: usize = 4096;
 /// Writes that share one commit.
 const BATCH: usize = 1024;
 
-/// Runs one write; the answer holds what to keep and whom to tell.
-type Write = Box<dyn FnOnce(&Connection) -> Applied + Send>;
+/// How a write is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// By a savepoint of its own.
+    Savepoint,
+    /// Not at all: it changes nothing when it fails.
+    Nothing,
+}
+
+struct Write {
+    undo: Undo,
+    /// Runs the write; the answer holds what to keep and whom to tell.
+    run: Box<dyn FnOnce(&Connection) -> Applied + Send>,
+}
 
 struct Applied {
     keep: bool,
@@ -24,28 +39,36 @@ struct Applied {
 }
 
 /// Whether the transaction that held a write reached the disk.
-type Fate<'a> = std::result::Result<(), &'a Arc<rusqlite::Error>>;
+type Fate<'a> = std::result::Result<(), &'a Arc<EngineError>>;
 
 #[derive(Debug)]
 pub(super) struct Writer(mpsc::Sender<Write>);
 
+/// What the writer's thread works with.
+pub(super) struct Setup {
+    pub connection: Connection,
+    pub signals: Arc<Signals>,
+    pub companions: Arc<Companions>,
+    pub faults: Option<Arc<dyn Faults>>,
+}
+
 impl Writer {
-    pub(super) fn start(connection: Connection, signals: Arc<Signals>) -> Result<Self> {
+    pub(super) fn start(setup: Setup) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(&connection, inbox, &signals))
+            .spawn(move || setup.run(inbox))
             .map_err(|e| EngineError::unavailable("The database's writer cannot start").with_source(e))?;
         Ok(Self(sender))
     }
 
-    pub(super) async fn submit<T, F>(&self, work: F) -> Result<T>
+    pub(super) async fn submit<T, F>(&self, undo: Undo, work: F) -> Result<T>
     where
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
         let (answer, outcome) = oneshot::channel();
-        let write: Write = Box::new(move |connection| {
+        let run = Box::new(move |connection: &Connection| {
             let result = catch_unwind(AssertUnwindSafe(|| work(connection)))
                 .unwrap_or_else(|_| Err(EngineError::internal("a write panicked")));
             let keep = result.is_ok();
@@ -59,10 +82,15 @@ impl Writer {
             });
             Applied { keep, acknowledge }
         });
-        tokio::time::timeout(PATIENCE, self.0.send(write))
-            .await
-            .map_err(|_| EngineError::unavailable("The database is overloaded"))?
-            .map_err(|_| EngineError::unavailable("The database is closed"))?;
+        let closed = || EngineError::unavailable("The database is closed");
+        match self.0.try_send(Write { undo, run }) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => return Err(closed()),
+            Err(TrySendError::Full(write)) => tokio::time::timeout(PATIENCE, self.0.send(write))
+                .await
+                .map_err(|_| EngineError::unavailable("The database is overloaded"))?
+                .map_err(|_| closed())?,
+        }
         tokio::time::timeout(PATIENCE, outcome)
             .await
             .map_err(|_| EngineError::unavailable("The database does not say whether it stored the change"))?
@@ -70,65 +98,114 @@ impl Writer {
     }
 }
 
-fn not_written(error: &Arc<rusqlite::Error>) -> EngineError {
-    EngineError::unavailable("The database could not store the change").with_source(error.clone())
+fn not_written(error: &Arc<EngineError>) -> EngineError {
+    EngineError::unavailable("The database could not store the change").with_source(error.chain())
 }
 
-fn run(connection: &Connection, mut inbox: mpsc::Receiver<Write>, signals: &Signals) {
-    while let Some(first) = inbox.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH {
-            match inbox.try_recv() {
-                Ok(next) => batch.push(next),
-                Err(_) => break,
+/// How a transaction went on.
+enum Next {
+    Continue,
+    Crashed,
+}
+
+impl Setup {
+    fn run(self, mut inbox: mpsc::Receiver<Write>) {
+        while let Some(first) = inbox.blocking_recv() {
+            let mut batch = Vec::with_capacity(64);
+            batch.push(first);
+            while batch.len() < BATCH {
+                match inbox.try_recv() {
+                    Ok(next) => batch.push(next),
+                    Err(_) => break,
+                }
+            }
+            metrics::histogram!("nexaas_store_batch_writes").record(batch.len() as f64);
+            let mut rest = batch.into_iter().peekable();
+            while rest.peek().is_some() {
+                match self.transaction(&mut rest) {
+                    Next::Continue => self.signals.deliver(),
+                    Next::Crashed => return,
+                }
             }
         }
-        metrics::histogram!("nexaas_store_batch_writes").record(batch.len() as f64);
-        let mut rest = batch.into_iter().peekable();
-        while rest.peek().is_some() {
-            transaction(connection, &mut rest);
-            signals.deliver();
-        }
+        // A last checkpoint leaves a single file behind; without it the next open replays the log, which is as good.
+        let _ = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
     }
-    // A last checkpoint leaves a single file behind; without it the next open replays the log, which is as good.
-    let _ = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
-}
 
-/// One transaction with as many of `writes` as it can hold: all of them, unless SQLite itself gives the transaction up.
-fn transaction(connection: &Connection, writes: &mut impl Iterator<Item = Write>) {
-    let mut applied: Vec<Applied> = Vec::new();
-    let outcome = statement(connection, "BEGIN IMMEDIATE").and_then(|()| {
-        for write in writes.by_ref() {
-            statement(connection, "SAVEPOINT write")?;
-            let done = write(connection);
+    /// One transaction with as many of `writes` as it can hold: all of them, unless SQLite itself gives the transaction up.
+    fn transaction(&self, writes: &mut impl Iterator<Item = Write>) -> Next {
+        let companions = self.companions.all();
+        let mut applied: Vec<Applied> = Vec::new();
+        let outcome = self.fill(writes, &companions, &mut applied);
+        if outcome.is_ok() && self.fault(Point::BeforeCommit) == Fault::Crash {
+            return Next::Crashed;
+        }
+        let outcome = outcome.and_then(|()| Ok(statement(&self.connection, "COMMIT")?));
+        if outcome.is_ok() && self.fault(Point::AfterCommit) == Fault::Crash {
+            return Next::Crashed;
+        }
+        if outcome.is_err() {
+            if !self.connection.is_autocommit() {
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+            if applied.is_empty() {
+                // The database does not even begin: whoever waits learns it at once, by their answer being dropped.
+                writes.for_each(drop);
+            }
+        }
+        for companion in &companions {
+            companion.settle(outcome.is_ok());
+        }
+        let outcome = outcome.map_err(Arc::new);
+        for done in applied {
+            (done.acknowledge)(outcome.as_ref().map(|_| ()));
+        }
+        Next::Continue
+    }
+
+    /// Everything of a transaction but its commit.
+    fn fill(
+        &self,
+        writes: &mut impl Iterator<Item = Write>,
+        companions: &[Arc<dyn Companion>],
+        applied: &mut Vec<Applied>,
+    ) -> Result<()> {
+        let connection = &self.connection;
+        statement(connection, "BEGIN IMMEDIATE")?;
+        for write in writes {
+            let marks: Vec<usize> = companions.iter().map(|companion| companion.mark()).collect();
+            let before = connection.total_changes();
+            if write.undo == Undo::Savepoint {
+                statement(connection, "SAVEPOINT write")?;
+            }
+            let done = (write.run)(connection);
             let keep = done.keep;
             applied.push(done);
             if connection.is_autocommit() {
                 // A full disk or a lack of memory makes SQLite roll everything back on its own.
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK),
-                    None,
-                ));
+                return Err(EngineError::unavailable("The database gave the transaction up"));
             }
             if !keep {
-                statement(connection, "ROLLBACK TO write")?;
+                companions.iter().zip(&marks).for_each(|(companion, mark)| companion.rewind(*mark));
             }
-            statement(connection, "RELEASE write")?;
+            match write.undo {
+                Undo::Savepoint => {
+                    if !keep {
+                        statement(connection, "ROLLBACK TO write")?;
+                    }
+                    statement(connection, "RELEASE write")?;
+                }
+                Undo::Nothing if !keep && connection.total_changes() != before => {
+                    return Err(EngineError::internal("a write that failed had changed something"));
+                }
+                Undo::Nothing => {}
+            }
         }
-        statement(connection, "COMMIT")
-    });
-    let outcome = outcome.map_err(Arc::new);
-    if outcome.is_err() {
-        if !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK");
-        }
-        if applied.is_empty() {
-            // The database does not even begin: whoever waits learns it at once, by their answer being dropped.
-            writes.for_each(drop);
-        }
+        companions.iter().try_for_each(|companion| companion.seal(connection))
     }
-    for done in applied {
-        (done.acknowledge)(outcome.as_ref().map(|_| ()));
+
+    fn fault(&self, point: Point) -> Fault {
+        self.faults.as_ref().map_or(Fault::None, |faults| faults.at(point))
     }
 }
 

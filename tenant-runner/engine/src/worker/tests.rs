@@ -1,5 +1,5 @@
 use super::*;
-use crate::action::{ActionType, AgentActions, RunContext, SystemNames};
+use crate::action::{ActionType, Actions, AgentActions, RunContext, SystemNames};
 use crate::config::EngineConfig;
 use crate::error::Result;
 use crate::queue::{JobState, NewJob};
