@@ -30,6 +30,7 @@ CREATE TABLE jobs_020 (
     agent           TEXT,
     priority        INTEGER NOT NULL,
     concurrency_key TEXT,
+    unique_key      TEXT,
     state           TEXT NOT NULL CHECK (state IN ('ready', 'running', 'succeeded', 'dead', 'cancelled')),
     -- It is due, but its key has no room: it is out of the way until there is.
     parked          INTEGER NOT NULL DEFAULT 0 CHECK (parked IN (0, 1)),

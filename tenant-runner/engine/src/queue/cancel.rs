@@ -17,34 +17,40 @@ impl Queue {
 
     /// `cancel` inside a write.
     pub fn cancel_in(&self, tx: &Connection, id: JobId) -> Result<()> {
-        let found: Option<(i64, JobState, Option<String>, Option<String>)> = tx
-            .prepare_cached(
-                "SELECT seq, state, event_id, iif(parked = 1, concurrency_key, NULL) FROM jobs WHERE id = ?1",
-            )?
-            .query_row([id.uuid().as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        let mut memory = self.memory.within(tx)?;
+        let found: Option<(i64, JobState, Option<String>, Option<String>, bool)> = tx
+            .prepare_cached("SELECT seq, state, event_id, concurrency_key, parked FROM jobs WHERE id = ?1")?
+            .query_row([id.uuid().as_bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })
             .optional()?;
-        let Some((seq, state, event_id, parked)) = found else {
+        let Some((seq, state, event_id, key, parked)) = found else {
             return Err(EngineError::not_found(format!("job {id}")));
         };
         match state {
             JobState::Running => {
                 tx.prepare_cached("UPDATE jobs SET cancelling = 1 WHERE seq = ?1")?.execute([seq])?;
-                self.memory.within(tx)?.notes.push(Note::Cancel(id));
+                memory.notes.push(Note::Cancel(id));
                 Ok(())
             }
             JobState::Ready => {
                 let now = to_micros(self.clock.now());
-                let mut state = self.memory.within(tx)?;
                 tx.prepare_cached(
                     "UPDATE jobs SET state = 'cancelled', parked = 0, finished_at = ?2, error = 'cancelled before it ran'
                      WHERE seq = ?1",
                 )?
                 .execute(params![seq, now])?;
-                state.ready -= 1;
-                if let Some(key) = parked {
-                    state.keys.parked(&key.into(), -1);
+                memory.ready -= 1;
+                if let Some(key) = key.map(Into::into) {
+                    if parked {
+                        memory.keys.parked(&key, -1);
+                    } else {
+                        // It may have held the place of one that is parked.
+                        memory.keys.stir(&key);
+                    }
+                    self.ready.raise();
                 }
-                state.notes.push(Note::Ended(Final::Cancelled, 1));
+                memory.notes.push(Note::Ended(Final::Cancelled, 1));
                 let data = json!({"job_id": id, "event_id": event_id});
                 self.bus.publish(tx, &Fact::new("job.cancelled", source(event_id.as_deref()), data))?;
                 Ok(())

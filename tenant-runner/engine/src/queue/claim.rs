@@ -113,12 +113,16 @@ impl Queue {
 fn unpark(tx: &Connection, state: &mut State, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     let (awake, next) = state.keys.awake(now);
     for (name, room) in awake {
-        let moved = tx
-            .prepare_cached(
-                "UPDATE jobs SET parked = 0 WHERE seq IN (
-                     SELECT seq FROM jobs WHERE parked = 1 AND concurrency_key = ?1 ORDER BY priority, run_at, seq LIMIT ?2)",
-            )?
-            .execute(params![&*name, room])?;
+        let mut unpark = tx.prepare_cached(
+            "UPDATE jobs SET parked = 0 WHERE seq IN (
+                 SELECT seq FROM jobs WHERE parked = 1 AND concurrency_key = ?1 AND run_at <= ?3
+                 ORDER BY priority, run_at, seq LIMIT ?2)",
+        )?;
+        let mut moved = unpark.execute(params![&*name, room, to_micros(now)])?;
+        if moved < room as usize {
+            // Those that are left were due before the clock was set back; in their place they wait for their time.
+            moved += unpark.execute(params![&*name, room as usize - moved, i64::MAX])?;
+        }
         state.keys.parked(&name, -(moved as i64));
         state.backlog |= moved > 0;
     }

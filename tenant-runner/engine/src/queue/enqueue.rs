@@ -1,7 +1,7 @@
 //! Putting jobs on the queue. A job that is due while a worker has room is held at once, in the write that stores it; a job
 //! whose key is full is parked; any other waits in the order of the table.
 
-use super::job::{Claimed, Ending, Enqueued, JobId, NewJob, Retry, Unique};
+use super::job::{Claimed, Ending, Enqueued, JobId, NewJob, Retry};
 use super::keys::{Admission, Limits};
 use super::memory::{Note, RunningJob};
 use super::{AttemptId, Lease, Queue, source};
@@ -116,7 +116,7 @@ impl Queue {
     fn insert(&self, tx: &Connection, job: NewJob, texts: &Texts) -> Result<Enqueued> {
         let now = self.clock.now();
         if let Some(unique) = &job.unique
-            && let Some(id) = standing(tx, unique, now)?
+            && let Some(id) = standing(tx, &unique.key, now)?
         {
             return Ok(Enqueued { id, existed: true });
         }
@@ -136,7 +136,9 @@ impl Queue {
             if known == Limits::default() && limits != known {
                 room_for_key(tx)?;
             }
-            state.keys.set(key, limits);
+            if limits != known {
+                state.set_limits(tx, key, limits, now)?;
+            }
         }
         let run_at = job.run_at.unwrap_or(now);
         let due = run_at <= now;
@@ -154,9 +156,9 @@ impl Queue {
             .prepare_cached(
                 "INSERT INTO jobs (seq, id, event_id, slot, depth, action_type, action_config, payload, description, agent,
                      priority, concurrency_key, state, parked, run_at, attempt, max_attempts, round_attempts, backoff_ms,
-                     retry_delays_ms, timeout_ms, chain, attempt_id, boot_id, fence, traceparent, created_at, started_at)
+                     retry_delays_ms, timeout_ms, chain, attempt_id, boot_id, fence, traceparent, created_at, started_at, unique_key)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?18, ?19, ?20, ?21,
-                     ?22, ?23, ?24, ?25, ?26, ?27)",
+                     ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
             )
             .and_then(|mut insert| {
                 insert.execute(params![
@@ -190,6 +192,7 @@ impl Queue {
                     job.traceparent,
                     to_micros(now),
                     held.then_some(to_micros(now)),
+                    job.unique.as_ref().map(|unique| &unique.key),
                 ])
             });
         if let Err(error) = stored {
@@ -199,7 +202,7 @@ impl Queue {
             return Err(error.into());
         }
         if let Some(unique) = &job.unique {
-            stand(tx, unique, seq, now)?;
+            stand(tx, &unique.key, unique.period, seq, now)?;
         }
         let event_id = job.event_id.as_deref();
         let origin = source(event_id);
@@ -261,24 +264,24 @@ fn held_at_once(
 }
 
 /// The job that stands for a unique key.
-fn standing(tx: &Connection, unique: &Unique, now: DateTime<Utc>) -> Result<Option<JobId>> {
+pub(super) fn standing(tx: &Connection, key: &str, now: DateTime<Utc>) -> Result<Option<JobId>> {
     let found: Option<Vec<u8>> = tx
         .prepare_cached(
             "SELECT j.id FROM unique_jobs u JOIN jobs j ON j.seq = u.job_seq
              WHERE u.key = ?1 AND iif(u.expires_at IS NULL, j.finished_at IS NULL, u.expires_at > ?2)",
         )?
-        .query_row(params![unique.key, to_micros(now)], |row| row.get(0))
+        .query_row(params![key, to_micros(now)], |row| row.get(0))
         .optional()?;
     Ok(found.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(JobId::from_uuid))
 }
 
-fn stand(tx: &Connection, unique: &Unique, seq: i64, now: DateTime<Utc>) -> Result<()> {
-    let expires = unique.period.map(|period| to_micros(now).saturating_add(millis(period).saturating_mul(1000)));
+pub(super) fn stand(tx: &Connection, key: &str, period: Option<Duration>, seq: i64, now: DateTime<Utc>) -> Result<()> {
+    let expires = period.map(|period| to_micros(now).saturating_add(millis(period).saturating_mul(1000)));
     tx.prepare_cached(
         "INSERT INTO unique_jobs (key, job_seq, expires_at, created_at) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (key) DO UPDATE SET job_seq = ?2, expires_at = ?3, created_at = ?4",
     )?
-    .execute(params![unique.key, seq, expires, to_micros(now)])?;
+    .execute(params![key, seq, expires, to_micros(now)])?;
     Ok(())
 }
 

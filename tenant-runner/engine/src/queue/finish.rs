@@ -109,6 +109,8 @@ impl Queue {
 
     fn finish_in(&self, tx: &Connection, job: &Claimed, outcome: &Outcome) -> Result<()> {
         let now = self.clock.now();
+        // Known before anything changes: what is counted below is counted once.
+        drop(self.memory.within(tx)?);
         let verdict = self.verdict(tx, job, outcome, now)?;
         let (result, error) = match outcome {
             Outcome::Succeeded(result) => (Some(cut(result)), None),
@@ -194,7 +196,21 @@ impl Queue {
             job_ended(tx, &self.bus, &JobEnd { event_id, ended, text, now })?;
         }
         if let Some(chain) = &job.ending.chain {
-            self.follow(tx, job, chain, verdict, result, error, now)?;
+            let ending = match verdict {
+                Verdict::Succeeded => Some(Final::Succeeded),
+                Verdict::Dead => Some(Final::Dead),
+                Verdict::Again { .. } | Verdict::Cancelled => None,
+            };
+            let before = Before {
+                id: job.id,
+                event_id: job.event_id.clone(),
+                depth: job.depth,
+                agent: job.agent.clone(),
+                traceparent: job.traceparent.clone(),
+            };
+            if let Some(ending) = ending {
+                self.follow(tx, &before, chain, ending, result, error)?;
+            }
         }
         metrics::histogram!("nexaas_job_age_seconds").record((now - job.ending.created_at).as_seconds_f64());
         Ok(())
@@ -214,28 +230,27 @@ impl Queue {
             return Ok(Verdict::Dead);
         }
         let Ending { earlier, retry, .. } = &job.ending;
-        let spread = job.attempt_id.uuid().as_bytes()[15];
+        let spread = spread(job.lease.seq, job.attempt);
         let wait = retry.delay(job.attempt.saturating_sub(*earlier), spread);
         Ok(Verdict::Again { at: now + wait.max(retry_after.unwrap_or_default().min(LONGEST_BACKOFF)) })
     }
 
-    /// Queues what follows `job`: in the transaction of its end, hence once.
-    #[expect(clippy::too_many_arguments, reason = "the end of a job has this many sides")]
-    fn follow(
+    /// Queues what follows a job: in the transaction of its end, hence once.
+    pub(super) fn follow(
         &self,
         tx: &Connection,
-        job: &Claimed,
+        job: &Before,
         chain: &str,
-        verdict: Verdict,
+        ending: Final,
         result: Option<&str>,
         error: Option<&str>,
-        now: DateTime<Utc>,
     ) -> Result<()> {
+        let now = self.clock.now();
         let chain: Chain = serde_json::from_str(chain).map_err(EngineError::internal)?;
-        let specs = match verdict {
-            Verdict::Succeeded => chain.then,
-            Verdict::Dead => chain.on_failure,
-            Verdict::Again { .. } | Verdict::Cancelled => return Ok(()),
+        let specs = match ending {
+            Final::Succeeded => chain.then,
+            Final::Dead => chain.on_failure,
+            Final::Cancelled => return Ok(()),
         };
         for spec in specs {
             let mut next = NewJob::from_json(&spec, now)?;
@@ -265,6 +280,22 @@ impl Queue {
         }
         Ok(())
     }
+}
+
+/// Of a job that has ended, what its followers take over.
+pub(super) struct Before {
+    pub id: JobId,
+    pub event_id: Option<String>,
+    pub depth: u32,
+    pub agent: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+/// A number that is the same for an attempt whenever it is asked.
+fn spread(seq: i64, attempt: u32) -> u8 {
+    let mut mixed = seq.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(attempt);
+    mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    (mixed >> 56) as u8
 }
 
 /// A result as data, if it is JSON.

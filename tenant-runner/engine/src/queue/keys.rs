@@ -85,7 +85,7 @@ pub(super) struct Keys {
     stirred: HashSet<Arc<str>>,
     /// Keys with parked jobs that wait for their rate.
     paced: HashSet<Arc<str>>,
-    /// Keys whose stored row is not as they are.
+    /// Keys whose starts are not stored yet.
     dirty: HashSet<Arc<str>>,
 }
 
@@ -153,13 +153,12 @@ impl Keys {
             if limits.rate.is_none() {
                 key.starts.clear();
             }
-            self.dirty.insert(name.clone());
             self.stir(name);
         }
     }
 
     /// Has the key looked at by the next `awake`, or forgets it when there is nothing to remember.
-    fn stir(&mut self, name: &Arc<str>) {
+    pub fn stir(&mut self, name: &Arc<str>) {
         let Some(key) = self.all.get(name) else { return };
         if key.parked > 0 {
             self.stirred.insert(name.clone());

@@ -1,5 +1,6 @@
 //! Leases of processes that are gone, or of workers that were just stopped.
 
+use super::finish::Before;
 use super::memory::{Final, Note};
 use super::{JobId, Queue, source};
 use crate::error::Result;
@@ -31,6 +32,10 @@ struct Held {
     event_id: Option<String>,
     cancelling: bool,
     interruptions: u32,
+    depth: u32,
+    agent: Option<String>,
+    traceparent: Option<String>,
+    chain: Option<String>,
 }
 
 impl Queue {
@@ -60,6 +65,7 @@ impl Queue {
         let seqs: Vec<i64> = state.running.keys().copied().collect();
         let now = self.clock.now();
         let mut released = 0;
+        let mut given_up = Vec::new();
         for seq in seqs {
             let Some((held, boot)) = held(tx, seq)? else { continue };
             let (ours, unbegun) = match of {
@@ -96,6 +102,16 @@ impl Queue {
             if let Some(event_id) = &held.event_id {
                 job_ended(tx, &self.bus, &JobEnd { event_id, ended, text: why, now })?;
             }
+            if total == Final::Dead
+                && let Some(chain) = held.chain
+            {
+                let Held { id, event_id, depth, agent, traceparent, .. } = held;
+                given_up.push((Before { id, event_id, depth, agent, traceparent }, chain, why));
+            }
+        }
+        drop(state);
+        for (job, chain, why) in given_up {
+            self.follow(tx, &job, &chain, Final::Dead, None, Some(why))?;
         }
         self.ready.raise();
         Ok(released)
@@ -106,7 +122,8 @@ fn held(tx: &Connection, seq: i64) -> Result<Option<(Held, BootId)>> {
     use rusqlite::OptionalExtension as _;
     Ok(tx
         .prepare_cached(
-            "SELECT id, event_id, cancelling, interruptions, boot_id FROM jobs WHERE seq = ?1 AND state = 'running'",
+            "SELECT id, event_id, cancelling, interruptions, boot_id, depth, agent, traceparent, chain
+             FROM jobs WHERE seq = ?1 AND state = 'running'",
         )?
         .query_row([seq], |row| {
             let held = Held {
@@ -115,6 +132,10 @@ fn held(tx: &Connection, seq: i64) -> Result<Option<(Held, BootId)>> {
                 event_id: row.get(1)?,
                 cancelling: row.get(2)?,
                 interruptions: row.get(3)?,
+                depth: row.get(5)?,
+                agent: row.get(6)?,
+                traceparent: row.get(7)?,
+                chain: row.get(8)?,
             };
             Ok((held, BootId::from_uuid(Uuid::from_bytes(row.get(4)?))))
         })

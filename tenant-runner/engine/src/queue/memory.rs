@@ -96,6 +96,13 @@ impl State {
         self.running.insert(seq, job);
     }
 
+    /// Changes what a key allows, in memory and in its row.
+    pub fn set_limits(&mut self, tx: &Connection, name: &Arc<str>, limits: Limits, now: DateTime<Utc>) -> Result<()> {
+        self.keys.set(name, limits);
+        let starts: Vec<i64> = self.keys.get(name).map(|key| key.starts.iter().copied().collect()).unwrap_or_default();
+        save(tx, name, &limits, &starts, to_micros(now))
+    }
+
     pub fn leave(&mut self, seq: i64) {
         if let Some(job) = self.running.remove(&seq) {
             if let Some(key) = &job.key {

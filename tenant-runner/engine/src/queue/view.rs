@@ -156,7 +156,7 @@ impl Queue {
                 {
                     room_for_key(tx)?;
                 }
-                state.keys.set(&key, limits);
+                state.set_limits(tx, &key, limits, queue.clock.now())?;
                 queue.ready.raise();
                 Ok(())
             })
