@@ -1,6 +1,7 @@
 //! From the JSON somebody sent to an event that can be stored. Every refusal names the field and its rule.
 
 use super::fields::Fields;
+use super::fire::{self, Occasion};
 use super::model::{Event, EventStatus, Overlap};
 use crate::error::{EngineError, Result};
 use crate::schedule::{self, ConditionType, Rule, Schedule};
@@ -259,7 +260,14 @@ fn check_job(event: &Event) -> Result<()> {
     {
         return Err(EngineError::invalid("job.concurrency_limit", "must be 1 for an event whose overlap is queue"));
     }
-    Ok(())
+    let checked = fire::job(event, Occasion::default()).and_then(|job| job.check());
+    checked.map_err(|error| match error.field() {
+        Some(field) => {
+            let rule = error.public().strip_prefix(field).unwrap_or(error.public()).trim_start().to_owned();
+            EngineError::invalid(format!("job.{field}"), rule)
+        }
+        None => error,
+    })
 }
 
 fn missing(field: &str) -> EngineError {

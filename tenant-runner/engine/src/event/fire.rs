@@ -19,6 +19,29 @@ pub(super) struct Occasion {
     /// What came along: the action can refer to it.
     pub payload: Option<Value>,
     pub traceparent: Option<String>,
+    /// How many jobs led to this.
+    pub depth: u32,
+}
+
+/// What firing brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fired {
+    Job(JobId),
+    /// Nothing: a job of the event is not over, and its overlap policy is to skip.
+    Overlap,
+    /// Nothing new: this job stands for the same unique key.
+    Unique(JobId),
+}
+
+impl Fired {
+    /// As it is stored: the job, or why there is none.
+    pub fn parts(self) -> (Option<[u8; 16]>, Option<&'static str>) {
+        match self {
+            Self::Job(id) => (Some(*id.uuid().as_bytes()), None),
+            Self::Overlap => (None, Some("overlap")),
+            Self::Unique(_) => (None, Some("unique")),
+        }
+    }
 }
 
 impl Events {
@@ -64,26 +87,54 @@ impl Events {
             .write(move |tx| {
                 let event = Event::load(tx, &id)?.ok_or_else(|| not_found(&id))?;
                 allowed(&event)?;
-                events.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })
+                match events.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })? {
+                    Fired::Job(id) | Fired::Unique(id) => Ok(id),
+                    Fired::Overlap => Err(EngineError::conflict(format!(
+                        "A job of event {id} is not over yet, and the event's overlap is skip"
+                    ))),
+                }
             })
             .await
     }
 
-    /// Queues the event's job.
-    pub(super) fn fire(&self, tx: &Connection, event: &Event, occasion: Occasion) -> Result<JobId> {
+    /// Queues the event's job, as far as its overlap policy allows.
+    pub(super) fn fire(&self, tx: &Connection, event: &Event, occasion: Occasion) -> Result<Fired> {
         let slot = occasion.slot;
-        let id = self.queue.enqueue_in(tx, &job(event, occasion))?.id;
-        let data = json!({"id": event.id, "job_id": id, "slot": slot});
+        let job = job(event, occasion)?;
+        match event.overlap {
+            Overlap::Allow | Overlap::Queue => {}
+            Overlap::Skip => {
+                if !self.queue.live_jobs_of_event(tx, &event.id)?.is_empty() {
+                    let data = json!({"id": event.id, "slot": slot, "reason": "overlap"});
+                    self.bus.publish(tx, &Fact::new("event.skipped", format!("event:{}", event.id), data))?;
+                    return Ok(Fired::Overlap);
+                }
+            }
+            Overlap::CancelPrevious => {
+                // What cannot be queued must not have cancelled anything.
+                job.check()?;
+                for (id, _) in self.queue.live_jobs_of_event(tx, &event.id)? {
+                    self.queue.cancel_in(tx, id)?;
+                }
+            }
+        }
+        let queued = self.queue.enqueue_in(tx, &job)?;
+        if queued.existed {
+            return Ok(Fired::Unique(queued.id));
+        }
+        let data = json!({"id": event.id, "job_id": queued.id, "slot": slot});
         self.bus.publish(tx, &Fact::new("event.fired", format!("event:{}", event.id), data))?;
-        Ok(id)
+        Ok(Fired::Job(queued.id))
     }
 }
 
-fn job(event: &Event, occasion: Occasion) -> NewJob {
-    NewJob {
+/// The job that the event makes.
+pub(super) fn job(event: &Event, occasion: Occasion) -> Result<NewJob> {
+    let mut job = NewJob {
         payload: occasion.payload,
         event_id: Some(event.id.clone()),
         slot: occasion.slot,
+        depth: occasion.depth,
         description: event.description.clone().or_else(|| Some(event.kind.clone())),
         agent: event.agent.clone(),
         priority: event.priority,
@@ -93,7 +144,11 @@ fn job(event: &Event, occasion: Occasion) -> NewJob {
         retry: Retry::Exponential { base: Duration::from_secs_f64(event.retry_backoff_minutes * 60.0) },
         traceparent: occasion.traceparent,
         ..NewJob::new(event.action_type, event.action_config.clone())
+    };
+    if let Some(Value::Object(more)) = &event.job {
+        job.read_limits(more)?;
     }
+    Ok(job)
 }
 
 /// An event whose jobs must not run side by side has a key of its own, unless it names one.

@@ -11,11 +11,18 @@ mod model;
 pub(crate) mod outcome;
 mod pause;
 mod tick;
+pub(crate) mod watch;
 
+#[cfg(test)]
+mod overlap_tests;
 #[cfg(test)]
 mod rules_tests;
 #[cfg(test)]
+mod scale_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;
 
 pub use list::EventFilter;
 pub use model::{Event, EventStatus, Overlap};
@@ -30,7 +37,7 @@ use chrono_tz::Tz;
 use draft::Context;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::{Id, Kind};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -139,8 +146,14 @@ impl Events {
 
     /// `delete` inside a write. Jobs that were already queued run nevertheless.
     pub fn delete_in(&self, tx: &Connection, id: &str) -> Result<()> {
-        if tx.execute("DELETE FROM events WHERE id = ?1", [id])? == 0 {
-            return Err(not_found(id));
+        let gone: Option<String> = tx
+            .prepare_cached("DELETE FROM events WHERE id = ?1 RETURNING condition_type")?
+            .query_row([id], |row| row.get(0))
+            .optional()?;
+        match gone {
+            None => return Err(not_found(id)),
+            Some(condition) if condition == ConditionType::Bus.as_str() => self.watchers.raise(),
+            Some(_) => {}
         }
         self.tell(tx, "event.deleted", id, json!({"id": id})).map(|_| ())
     }
@@ -174,6 +187,8 @@ impl Events {
             }
             // It answers to what is told from now on.
             event.watch_from = Some(seq);
+        }
+        if watched.is_some() || watches(&event) {
             self.watchers.raise();
         }
         event.save(tx)

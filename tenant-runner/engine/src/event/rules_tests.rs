@@ -269,3 +269,30 @@ async fn what_each_look_asks_is_answered_by_an_index() {
         assert!(!whole_table && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
 }
+
+#[test]
+fn the_rebuilt_tables_keep_what_was_in_them() {
+    let c = Connection::open_in_memory().unwrap();
+    c.pragma_update(None, "foreign_keys", "ON").unwrap();
+    c.execute_batch(include_str!("../../migrations/002_events.sql")).unwrap();
+    c.execute_batch(
+        "INSERT INTO events (id, type, condition_type, condition_expr, next_eval_at, action_type, action_config, status,
+             priority, max_retries, retry_backoff_minutes, run_count, created_at, updated_at)
+         VALUES ('a', 't', 'cron', '@daily', 5, 'script', '{\"command\":\"true\"}', 'active', 5, 3, 5.0, 7, 1, 2),
+                ('b', 't', 'once', '2026-01-01T00:00:00Z', NULL, 'script', '{}', 'completed', 5, 3, 5.0, 1, 1, 2);
+         INSERT INTO slots VALUES ('a', 1, x'01'), ('a', 2, x'02'), ('b', 3, x'03');",
+    )
+    .unwrap();
+    c.execute_batch(include_str!("../../migrations/021_schedules.sql")).unwrap();
+    let number = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("SELECT count(*) FROM slots WHERE job_id IS NOT NULL AND outcome IS NULL"), 3);
+    assert_eq!(number("SELECT events FROM event_total"), 2);
+    let kept = Event::load(&c, "a").unwrap().unwrap();
+    assert_eq!((kept.run_count, kept.overlap, kept.jitter_s, kept.failures_in_row), (7, Overlap::Allow, 0, 0));
+    assert_eq!(kept.next_eval_at, Some(crate::store::from_micros(5)));
+    c.execute("DELETE FROM events WHERE id = 'a'", []).unwrap();
+    assert_eq!(number("SELECT count(*) FROM slots"), 1, "slots still go with their event");
+    assert_eq!(number("SELECT events FROM event_total"), 1);
+    let orphan = c.execute("INSERT INTO slots (event_id, slot, job_id) VALUES ('gone', 1, x'01')", []);
+    assert!(orphan.is_err(), "and belong to one");
+}

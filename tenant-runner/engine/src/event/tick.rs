@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use serde_json::json;
 
 /// Events seen to in one transaction.
-const AT_ONCE: u32 = 100;
+const AT_ONCE: u32 = 64;
 
 const DUE: &str = "FROM events WHERE next_eval_at <= ?1 ORDER BY next_eval_at, id LIMIT ?2";
 const EXPIRED: &str = "SELECT id FROM events WHERE expires_at <= ?1 AND status IN ('active', 'paused') LIMIT ?2";
@@ -82,6 +82,9 @@ impl Events {
             .prepare_cached(EXPIRED)?
             .query_map(params![to_micros(now), AT_ONCE], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
+        if !expired.is_empty() {
+            self.watchers.raise();
+        }
         for id in expired {
             tx.prepare_cached(
                 "UPDATE events SET status = 'expired', next_eval_at = NULL, paused_reason = NULL, updated_at = ?2 WHERE id = ?1",
@@ -147,17 +150,14 @@ impl Events {
         if taken {
             return Ok(false);
         }
-        let job = self.fire(tx, event, Occasion { slot: Some(slot), ..Occasion::default() })?;
-        tx.prepare_cached("INSERT INTO slots (event_id, slot, job_id) VALUES (?1, ?2, ?3)")?.execute(params![
-            event.id,
-            to_micros(slot),
-            job.uuid().as_bytes()
-        ])?;
-        Ok(true)
+        let (job, outcome) = self.fire(tx, event, Occasion { slot: Some(slot), ..Occasion::default() })?.parts();
+        tx.prepare_cached("INSERT INTO slots (event_id, slot, job_id, outcome) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![event.id, to_micros(slot), job, outcome])?;
+        Ok(job.is_some())
     }
 
     /// An event that can no longer be understood stops, and says why.
-    fn set_aside(&self, tx: &Connection, event: &Event, why: &str, now: DateTime<Utc>) -> Result<()> {
+    pub(super) fn set_aside(&self, tx: &Connection, event: &Event, why: &str, now: DateTime<Utc>) -> Result<()> {
         tx.prepare_cached(
             "UPDATE events SET status = 'failed', next_eval_at = NULL, last_result = ?2, updated_at = ?3 WHERE id = ?1",
         )?

@@ -67,7 +67,6 @@ impl FactRule {
     }
 
     /// Whether the condition names this event as the origin of the fact.
-    #[expect(dead_code, reason = "for the task that follows the bus")]
     pub(crate) fn names_event(&self, id: &str) -> bool {
         self.fields.iter().any(|field| {
             matches!(field.path.as_str(), "event_id" | "data.event_id") && field.values.iter().any(|value| value == id)

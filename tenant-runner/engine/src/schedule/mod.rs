@@ -103,6 +103,13 @@ impl Schedule {
         if expected > now {
             return Due { slots: Vec::new(), next: Some(expected) };
         }
+        // The usual case, a slot that is merely due, costs one search.
+        if let (Rule::Cron(_) | Rule::Every(_), Some(next)) = (&self.rule, self.next_after(expected))
+            && next > now
+        {
+            let missed = self.catch_up == CatchUp::Skip && now - expected > PROMPT;
+            return Due { slots: if missed { Vec::new() } else { vec![expected] }, next: Some(next) };
+        }
         let most = match self.catch_up {
             CatchUp::Skip | CatchUp::Latest => 1,
             CatchUp::All { max } => max.clamp(1, MOST_CAUGHT_UP),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 pub(crate) fn start(events: Events, clock: SharedClock, supervisor: &Supervisor) {
+    crate::event::watch::start(events.clone(), supervisor);
     supervisor.spawn("scheduler", OnExit::Shutdown, |token| run(events, clock, token));
 }
 
