@@ -30,6 +30,8 @@ mod view;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_limits;
 
 pub use claim::Batch;
 pub use finish::{Outcome, retry_delay};

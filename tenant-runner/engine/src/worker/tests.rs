@@ -75,3 +75,72 @@ async fn jobs_that_wait_for_their_key_occupy_no_worker() {
     ends(&rig, "job.succeeded", 6).await;
     supervisor.shutdown(Duration::from_secs(30)).await.unwrap();
 }
+
+/// Ends at once, or when it is told to.
+#[derive(Debug)]
+struct Held(Arc<tokio::sync::Semaphore>);
+
+impl Perform for Held {
+    fn perform<'a>(&'a self, job: &'a Claimed) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            if job.payload.is_some() {
+                self.0.acquire().await.unwrap().forget();
+            }
+            Outcome::Succeeded(String::new())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_job_begins_with_the_write_that_stores_it_when_a_worker_is_free() {
+    let (rig, supervisor) = (Rig::new().await, Supervisor::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    Workers::start(1, rig.queue.clone(), Arc::new(Held(gate.clone())), rig.clock.clone(), &supervisor);
+    // The first look at an empty table is over when a job has gone through.
+    rig.queue.enqueue(job()).await.unwrap();
+    ends(&rig, "job.succeeded", 1).await;
+    let id = rig.queue.enqueue(NewJob { payload: Some(json!(1)), ..job() }).await.unwrap();
+    assert_eq!(rig.queue.get(id).await.unwrap().state, JobState::Running, "acknowledged and held are one");
+    gate.add_permits(1);
+    ends(&rig, "job.succeeded", 2).await;
+    supervisor.shutdown(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_taken_ahead_goes_back_when_the_work_turns_long() {
+    let (rig, supervisor) = (Rig::new().await, Supervisor::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    Workers::start(1, rig.queue.clone(), Arc::new(Held(gate.clone())), rig.clock.clone(), &supervisor);
+    for _ in 0..50 {
+        rig.queue.enqueue(job()).await.unwrap();
+    }
+    ends(&rig, "job.succeeded", 50).await;
+    // Short jobs so far: the next ones are taken ahead, behind one that does not end.
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(rig.queue.enqueue(NewJob { payload: Some(json!(1)), ..job() }).await.unwrap());
+    }
+    let waiting = async {
+        let mut ready = rig.queue.ready().listen();
+        while rig.queue.counts().queued < 4 {
+            ready.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
+    assert_eq!(rig.queue.get(ids[4]).await.unwrap().state, JobState::Ready);
+    gate.add_permits(5);
+    ends(&rig, "job.succeeded", 55).await;
+    supervisor.shutdown(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_fails() {
+    let (rig, supervisor) = (Rig::new().await, Supervisor::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    Workers::start(1, rig.queue.clone(), Arc::new(Held(gate)), rig.clock.clone(), &supervisor);
+    let timeout = Some(Duration::from_millis(20));
+    let id = rig.queue.enqueue(NewJob { payload: Some(json!(1)), timeout, ..job() }).await.unwrap();
+    ends(&rig, "job.dead", 1).await;
+    assert!(rig.queue.get(id).await.unwrap().error.unwrap().contains("time-out of 0.02 s"));
+    supervisor.shutdown(Duration::from_secs(30)).await.unwrap();
+}
