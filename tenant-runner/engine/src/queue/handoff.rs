@@ -18,6 +18,8 @@ pub(crate) struct Handoff {
     arrived: Semaphore,
     /// There is room for what waits in the table.
     hungry: Notify,
+    /// More was given than there are workers who wait for it.
+    piled: Notify,
     /// Something that is due waits in the table, as far as is known.
     backlog: AtomicBool,
     /// Jobs that were begun, ever.
@@ -31,6 +33,7 @@ impl Default for Handoff {
             given: Mutex::default(),
             arrived: Semaphore::new(0),
             hungry: Notify::new(),
+            piled: Notify::new(),
             backlog: AtomicBool::new(true),
             begun: AtomicU64::new(0),
         }
@@ -59,6 +62,9 @@ impl Handoff {
         let count = jobs.len();
         self.lock().extend(jobs);
         self.arrived.add_permits(count);
+        if self.arrived.available_permits() > 0 {
+            self.piled.notify_one();
+        }
     }
 
     /// The next job; pending while there is none.
@@ -103,6 +109,11 @@ impl Handoff {
     /// Asks for more from the table.
     pub fn ask(&self) {
         self.hungry.notify_one();
+    }
+
+    /// Waits until more was given than there are workers who wait for it.
+    pub async fn piled(&self) {
+        self.piled.notified().await;
     }
 
     /// Waits until somebody asks for more.

@@ -194,10 +194,11 @@ impl Keys {
         (awake, next)
     }
 
-    /// When a parked job may start because of its key's rate, of keys that `awake` has left waiting.
+    /// When the next parked job may start because of its key's rate.
     pub fn next_start(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.paced
+        self.stirred
             .iter()
+            .chain(&self.paced)
             .filter_map(|name| self.all.get(name).filter(|key| key.parked > 0))
             .filter_map(|key| match key.admission(now) {
                 Admission::At(at) => Some(at),

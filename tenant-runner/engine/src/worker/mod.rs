@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// The timer's arithmetic ends somewhere; looking once a month costs nothing.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What was taken ahead goes back when nothing was begun for so long.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -104,18 +106,20 @@ impl Pool {
     async fn run(mut self, token: CancellationToken) {
         let _gone = Gone(self.alive.clone());
         let handoff = self.queue.handoff().clone();
+        // Listens from before the first look on, so that what becomes ready meanwhile is not missed.
         let mut ready = self.queue.ready().listen();
         let mut workers = self.hire();
         let mut failures = 0;
-        let mut wait = Some(Duration::ZERO);
+        let mut next = self.feed(&mut failures).await;
         loop {
             let begun = handoff.begun();
-            let idle_ahead = (handoff.waiting() > 0).then_some(PATIENCE);
+            let idle_ahead = (handoff.waiting() > 0).then(|| Instant::now() + PATIENCE);
             tokio::select! {
                 () = token.cancelled() => break,
                 Ok(()) = ready.changed() => {}
                 () = handoff.asked() => {}
-                () = sleep(wait) => {}
+                () = sleep(next) => {}
+                () = handoff.piled() => continue,
                 () = sleep(idle_ahead) => {
                     if handoff.begun() == begun {
                         self.put_back().await;
@@ -134,7 +138,7 @@ impl Pool {
             }
             // Marked as seen before looking, so that what becomes ready meanwhile is not missed.
             ready.borrow_and_update();
-            wait = self.feed(&mut failures).await;
+            next = self.feed(&mut failures).await;
         }
         handoff.close();
         workers.shutdown().await;
@@ -149,21 +153,23 @@ impl Pool {
         workers
     }
 
-    /// Takes what is due, as far as there is room; answers how long nothing more will be due by itself.
-    async fn feed(&self, failures: &mut u32) -> Option<Duration> {
+    /// Takes what is due, as far as there is room; answers when to look again, if nothing happens before.
+    async fn feed(&self, failures: &mut u32) -> Option<Instant> {
         if self.worker.handoff.room() <= 0 {
             return None;
         }
         match self.queue.feed().await {
             Ok(next) => {
                 *failures = 0;
-                next.map(|due| (due - self.clock.now()).to_std().unwrap_or_default())
+                next.map(|due| {
+                    Instant::now() + (due - self.clock.now()).to_std().unwrap_or_default().min(LONGEST_SLEEP)
+                })
             }
             Err(error) => {
                 tracing::error!(error = error.chain(), "the workers cannot take jobs");
                 let wait = RETRY.delay(*failures);
                 *failures = failures.saturating_add(1);
-                Some(wait)
+                Some(Instant::now() + wait)
             }
         }
     }
@@ -209,9 +215,9 @@ impl Drop for Gone {
     }
 }
 
-async fn sleep(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
 }
