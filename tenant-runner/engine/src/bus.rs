@@ -92,7 +92,7 @@ impl Bus {
             .await?;
         let published = store.signal();
         let last = last.unwrap_or(0);
-        let state = Packed { last_seq: last, committed: last, lines: Vec::new() };
+        let state = Packed { given: last, on_disk: last, lines: Vec::new() };
         let packer = Arc::new(Packer { state: Mutex::new(state), published: published.clone() });
         store.join(packer.clone());
         Ok(Self { store, clock, published, packer })
@@ -107,9 +107,9 @@ impl Bus {
     pub(crate) fn note<T: Serialize>(&self, kind: &'static str, source: &str, data: &T) -> Result<u64> {
         let at = to_micros(self.clock.now());
         let mut state = self.packer.lock();
-        let seq = state.last_seq + 1;
+        let seq = state.given + 1;
         let text = serde_json::to_string(&Line { seq, kind, source, data, at }).map_err(EngineError::internal)?;
-        state.last_seq = seq;
+        state.given = seq;
         state.lines.push(Noted { seq, at, text });
         Ok(seq)
     }
@@ -127,7 +127,7 @@ impl Bus {
 
     /// The sequence number of the last event that is on disk; 0, if there was none yet.
     pub fn last_seq(&self) -> u64 {
-        self.packer.lock().committed
+        self.packer.lock().on_disk
     }
 
     /// Everything after `after_seq`, then whatever happens, until the stream is dropped. Without `after_seq`, only what
@@ -170,8 +170,8 @@ struct Packer {
 #[derive(Debug)]
 struct Packed {
     /// The last number given, also to what was undone.
-    last_seq: u64,
-    committed: u64,
+    given: u64,
+    on_disk: u64,
     lines: Vec<Noted>,
 }
 
@@ -213,7 +213,7 @@ impl Companion for Packer {
     fn settle(&self, kept: bool) {
         let mut state = self.lock();
         if kept && let Some(last) = state.lines.last() {
-            state.committed = last.seq;
+            state.on_disk = last.seq;
             self.published.raise();
         }
         state.lines.clear();

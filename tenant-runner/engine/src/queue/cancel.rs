@@ -5,8 +5,22 @@ use super::{JobId, JobState, Queue, source};
 use crate::bus::Fact;
 use crate::error::{EngineError, Result};
 use crate::store::to_micros;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::json;
+
+struct Found {
+    seq: i64,
+    state: JobState,
+    event_id: Option<String>,
+    key: Option<String>,
+    parked: bool,
+}
+
+impl Found {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { seq: row.get(0)?, state: row.get(1)?, event_id: row.get(2)?, key: row.get(3)?, parked: row.get(4)? })
+    }
+}
 
 impl Queue {
     /// Ends a job that waits, or asks a running one to stop; that one is `cancelled` when its action has ended.
@@ -18,13 +32,11 @@ impl Queue {
     /// `cancel` inside a write.
     pub fn cancel_in(&self, tx: &Connection, id: JobId) -> Result<()> {
         let mut memory = self.memory.within(tx)?;
-        let found: Option<(i64, JobState, Option<String>, Option<String>, bool)> = tx
+        let found = tx
             .prepare_cached("SELECT seq, state, event_id, concurrency_key, parked FROM jobs WHERE id = ?1")?
-            .query_row([id.uuid().as_bytes()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-            })
+            .query_row([id.uuid().as_bytes()], Found::from_row)
             .optional()?;
-        let Some((seq, state, event_id, key, parked)) = found else {
+        let Some(Found { seq, state, event_id, key, parked }) = found else {
             return Err(EngineError::not_found(format!("job {id}")));
         };
         match state {

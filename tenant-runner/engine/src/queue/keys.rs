@@ -78,6 +78,9 @@ impl Key {
     }
 }
 
+/// A key with parked jobs, and how many of them it has room for.
+pub(super) type Awake = (Arc<str>, u32);
+
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     all: HashMap<Arc<str>, Key>,
@@ -170,7 +173,7 @@ impl Keys {
     }
 
     /// Keys that have parked jobs and room for so many of them; and when the next one of the others will, by its rate.
-    pub fn awake(&mut self, now: DateTime<Utc>) -> (Vec<(Arc<str>, u32)>, Option<DateTime<Utc>>) {
+    pub fn awake(&mut self, now: DateTime<Utc>) -> (Vec<Awake>, Option<DateTime<Utc>>) {
         let names: Vec<_> = self.stirred.drain().chain(self.paced.drain()).collect();
         let (mut awake, mut next) = (Vec::new(), None);
         for name in names {

@@ -203,7 +203,9 @@ async fn a_refused_write_among_others_leaves_what_the_queue_knows_right() {
         rig.queue.enqueue(keyed("k")),
         rig.queue.enqueue(job()),
     );
-    (a.unwrap(), c.unwrap(), d.unwrap());
+    a.unwrap();
+    c.unwrap();
+    d.unwrap();
     assert_eq!(b.unwrap_err().kind, Kind::Conflict);
     assert_eq!(rig.queue.counts(), Counts { queued: 2, completed: 1, ..Counts::default() });
     let rig = rig.restart().await;
