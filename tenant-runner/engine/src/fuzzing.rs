@@ -5,7 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise is to end the fuzzer")]
 
-use crate::schedule::{CatchUp, Condition, ConditionType, MOST_CAUGHT_UP, Schedule};
+use crate::bus::BusEvent;
+use crate::queue::{NewJob, Retry};
+use crate::schedule::{CatchUp, Condition, ConditionType, MOST_CAUGHT_UP, Rule, Schedule};
 use crate::workspace::files::Root;
 use chrono::{DateTime, Duration, Utc};
 use chrono_tz::Tz;
@@ -44,7 +46,9 @@ pub fn yaml(data: &[u8]) {
     assert!(snapshot.registries.contains_key("sound"), "a broken file took another with it");
     for problem in problems {
         assert!(!problem.reason.is_empty() && !problem.file.is_empty());
-        assert!(problem.line as usize <= text.lines().count() + 1, "{problem:?} names a line that is not there");
+        // A lone carriage return ends a line, too.
+        let lines = text.matches(['\n', '\r']).count() + 1;
+        assert!(problem.line as usize <= lines + 1, "{problem:?} names a line that is not there");
     }
     // What is shown of a workspace can be sent.
     serde_json::to_string(&snapshot.layout.raw).unwrap();
@@ -92,6 +96,43 @@ pub fn template(data: &[u8]) {
         assert!(valid && filled == template);
     }
     serde_json::to_string(&filled).unwrap();
+}
+
+/// A job spec: what is accepted passes the check that everything stored must pass, and so does what is to follow it.
+pub fn job(data: &[u8]) {
+    let Ok(spec) = serde_json::from_slice::<Value>(data) else { return };
+    match NewJob::from_json(&spec, moment(1_767_225_600)) {
+        Ok(job) => {
+            job.check().unwrap();
+            assert!((1..=101).contains(&job.max_attempts));
+            assert!((-1000..=1000).contains(&job.priority));
+            for follower in job.chain.then.iter().chain(&job.chain.on_failure) {
+                NewJob::from_json(follower, moment(0)).unwrap();
+            }
+            if let Retry::Listed(waits) = &job.retry {
+                assert!(!waits.is_empty());
+            }
+            for attempt in [1, 2, job.max_attempts, u32::MAX] {
+                let _ = job.retry.delay(attempt, 255);
+            }
+        }
+        Err(refused) => assert!(refused.field().is_some_and(|field| !field.is_empty()), "{refused}"),
+    }
+}
+
+/// A condition on facts, and a fact: the answer does not depend on the order of the fact's members.
+pub fn facts(data: &[u8]) {
+    let Some((fact, rule)) = head(data) else { return };
+    let Ok(schedule) = Schedule::parse(ConditionType::Bus, rule, Tz::UTC, moment(0)) else { return };
+    let Rule::OnFact(rule) = schedule.rule else { return };
+    let (kind, data) = fact.split_once(' ').unwrap_or((fact, "{}"));
+    let data: Value = serde_json::from_str(data).unwrap_or(Value::Null);
+    let mut fact = BusEvent { seq: 1, kind: kind.into(), source: "queue".into(), data, created_at: moment(0) };
+    let answer = rule.matches(&fact);
+    if let Value::Object(map) = fact.data {
+        fact.data = Value::Object(map.into_iter().rev().collect());
+        assert_eq!(rule.matches(&fact), answer);
+    }
 }
 
 fn moment(seconds: i64) -> DateTime<Utc> {
@@ -200,6 +241,16 @@ mod tests {
     #[test]
     fn no_condition_breaks_the_schedule() {
         hold("cron", super::cron);
+    }
+
+    #[test]
+    fn no_job_spec_breaks_its_reader() {
+        hold("job", super::job);
+    }
+
+    #[test]
+    fn no_condition_on_facts_breaks_its_reader() {
+        hold("facts", super::facts);
     }
 
     #[test]

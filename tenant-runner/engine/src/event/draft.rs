@@ -103,8 +103,12 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
     };
     let condition_expr = match fields.expression()? {
         Some(text) => text,
-        None if condition_type == ConditionType::Webhook => String::new(),
-        None => base.map(|e| e.condition_expr.clone()).ok_or_else(|| missing("condition_expr"))?,
+        None => match base {
+            Some(e) if e.condition_type == condition_type => e.condition_expr.clone(),
+            _ if condition_type == ConditionType::Webhook => String::new(),
+            Some(e) => e.condition_expr.clone(),
+            None => return Err(missing("condition_expr")),
+        },
     };
     let action_type = match fields.text("action_type", 20)? {
         Some(text) => text.parse()?,

@@ -206,6 +206,11 @@ fn cron(text: &str) -> Result<Cron> {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
     // The one usual name that the library does not know.
     let text = if text.eq_ignore_ascii_case("@midnight") { "@daily" } else { text };
+    // The library takes an empty place in a list for nothing at all, and then looks for a moment that never comes.
+    if let Some(field) = text.split_whitespace().find(|field| field.split(',').any(str::is_empty)) {
+        let field: String = field.chars().take(40).collect();
+        return refuse(format!("has an empty place in the list '{field}'"));
+    }
     match parser.parse(text) {
         Ok(cron) => Ok(cron),
         Err(error) => refuse(format!(

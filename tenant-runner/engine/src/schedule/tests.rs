@@ -91,6 +91,8 @@ fn a_bad_expression_is_refused_with_its_field() {
         (ConditionType::Cron, ""),
         (ConditionType::Cron, "* * *"),
         (ConditionType::Cron, "61 * * * *"),
+        (ConditionType::Cron, ", * * * *"),
+        (ConditionType::Cron, "0 9 * * 1,"),
         (ConditionType::Cron, "0 0 30 2 *"),
         (ConditionType::Cron, "0 0 0 1 1 * 2030"),
         (ConditionType::Cron, r#"{"expr":"@daily","timezone":"Mars/Olympus"}"#),

@@ -1,190 +1,227 @@
 //! What each step may change, and nothing else may: the model's word, and how it is held against what is on disk.
 
-use super::oracle::Rule;
-use super::picture::{EventRow, JobRow, Picture};
-use super::sim::{Schedule, Sim};
-use super::steps::{CatchUp, Op, Plan, ended};
+use super::model::{Model, NewRow, Standing};
+use super::picture::{EventRow, JobRow, KeyRow, Picture};
+use super::sim::Sim;
+use super::steps::{Op, Spec, ended};
 use crate::error::Kind;
 use crate::queue::{JobState, Outcome};
-use chrono::{DateTime, Duration, Utc};
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ended this often while a job ran gives the job up.
 const MOST_INTERRUPTIONS: u32 = 10;
-/// A slot this late was not missed.
-const PROMPT: Duration = Duration::seconds(60);
 
-pub enum Predicted {
-    /// Nothing changes. Without a kind, any will do.
-    Refused(Option<Kind>),
-    Done(Expected),
+/// What a step must answer.
+#[derive(Debug)]
+pub enum Answer {
+    Done,
+    /// The job of this tag.
+    Job(String),
+    /// So many jobs came back.
+    Retried(u64),
 }
 
-/// The state after a step.
-#[derive(Debug, Clone)]
-pub struct Expected {
-    /// The jobs there were, as they must be now.
-    pub jobs: BTreeMap<i64, JobRow>,
-    /// Where a time is left to chance within bounds.
-    pub run_at: BTreeMap<i64, RangeInclusive<i64>>,
-    /// The jobs that must have come.
-    pub new: Vec<NewRow>,
-    pub schedules: BTreeMap<&'static str, Schedule>,
-    pub facts: Vec<(i64, &'static str)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NewRow {
-    pub tag: Option<String>,
-    pub event: Option<String>,
-    pub slot: Option<i64>,
-    pub priority: i32,
-    pub key: Option<String>,
-    pub run_at: i64,
-    pub max_attempts: u32,
-}
-
-impl NewRow {
-    fn of(plan: &Plan, slot: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Self {
-        Self {
-            tag: Some(plan.id.to_owned()),
-            event: Some(plan.id.to_owned()),
-            slot: slot.map(|slot| slot.timestamp_micros()),
-            priority: plan.priority,
-            key: plan.key.map(str::to_owned),
-            run_at: now.timestamp_micros(),
-            max_attempts: plan.max_retries + 1,
-        }
-    }
-}
+/// Refused: nothing changes.
+pub type Predicted = Result<Answer, Kind>;
 
 impl Sim {
-    pub(super) fn predict(&self, op: &Op, after: &Picture) -> Predicted {
-        let now = self.world.now();
-        let mut expected = Expected {
-            jobs: self.before.jobs.clone(),
-            run_at: BTreeMap::new(),
-            new: Vec::new(),
-            schedules: self.schedules.clone(),
-            facts: Vec::new(),
-        };
-        let refused = |kind| Predicted::Refused(Some(kind));
+    /// Moves the model on by `op`. Who was taken, where that is a choice, is read from the disk; that it was right is checked.
+    pub(super) fn predict(&mut self, model: &mut Model, op: &Op, after: &Picture) -> Vec<Predicted> {
         match op {
-            Op::Enqueue(spec) => expected.new.push(NewRow {
-                tag: Some(spec.tag.clone()),
-                event: None,
-                slot: None,
-                priority: spec.priority,
-                key: spec.key.map(str::to_owned),
-                run_at: spec.run_at.unwrap_or(now).timestamp_micros(),
-                max_attempts: spec.max_attempts,
-            }),
-            Op::Claim(most) => self.predict_claim(*most, now, after, &mut expected),
+            Op::Together(ops) => ops.iter().map(|op| self.predict_one(model, op, after)).collect(),
+            Op::EnqueueMany(specs) => {
+                let now = self.world.now();
+                specs.iter().map(|spec| Ok(Answer::Job(self.enqueue(model, spec, None, after, now)))).collect()
+            }
+            op => vec![self.predict_one(model, op, after)],
+        }
+    }
+
+    fn predict_one(&mut self, model: &mut Model, op: &Op, after: &Picture) -> Predicted {
+        let now = self.world.now();
+        match op {
+            Op::Enqueue(spec) => return Ok(Answer::Job(self.enqueue(model, spec, None, after, now))),
+            Op::Claim(most) => self.claim(model, *most, after, now),
+            Op::Feed => self.claim(model, self.room, after, now),
             Op::Finish(which, outcome) => {
                 let seq = self.before.seq(self.held[*which].id.uuid());
-                self.predict_finish(seq, outcome, now, &mut expected);
+                self.finish(model, seq, outcome, after, now);
             }
-            Op::LateFinish(_) => return refused(Kind::Conflict),
+            Op::LateFinish(_) => return Err(Kind::Conflict),
             Op::Cancel(seq) => {
-                let Some(job) = expected.jobs.get_mut(seq) else { return refused(Kind::NotFound) };
+                let Some(job) = model.jobs.get_mut(seq) else { return Err(Kind::NotFound) };
                 match job.state {
                     JobState::Ready => {
                         job.state = JobState::Cancelled;
-                        expected.facts.push((*seq, "job.cancelled"));
+                        model.facts.push((*seq, "job.cancelled"));
                     }
                     JobState::Running => job.cancelling = true,
-                    JobState::Succeeded | JobState::Dead | JobState::Cancelled => return refused(Kind::Conflict),
+                    JobState::Succeeded | JobState::Dead | JobState::Cancelled => return Err(Kind::Conflict),
                 }
             }
-            Op::ReleaseOwn => self.predict_release(now, &mut expected),
-            Op::Upsert(plan) => put(&mut expected.schedules, plan, now),
+            Op::Retry(seq) => {
+                let Some(job) = model.jobs.get(seq) else { return Err(Kind::NotFound) };
+                if !matches!(job.state, JobState::Dead | JobState::Cancelled) {
+                    return Err(Kind::Conflict);
+                }
+                if !self.retry(model, *seq, now) {
+                    return Err(Kind::Conflict);
+                }
+            }
+            Op::RetryDead => {
+                // The longest dead first; a job for whose unique key another stands is left out.
+                let mut dead: Vec<_> = self.before.dead.iter().map(|(seq, at)| (*at, *seq)).collect();
+                dead.sort_unstable();
+                let retried = dead.into_iter().filter(|(_, seq)| self.retry(model, *seq, now)).count();
+                return Ok(Answer::Retried(retried as u64));
+            }
+            Op::SetKey(key, limit, rate) => model.set_key(key, *limit, *rate),
+            Op::ReleaseOwn => self.release(model, after, now),
+            Op::PutBack(which) => {
+                let seq = self.before.seq(self.held[*which].id.uuid());
+                self.give_back(model, seq, true, after, now);
+            }
+            Op::Upsert(plan) => model.put(plan, now),
             Op::Touch(id) => {
-                if let Some(schedule) = self.schedules.get(id) {
-                    if expired(&schedule.plan, schedule.plan.status.unwrap_or(schedule.status), now) {
-                        return refused(Kind::Invalid { field: "expires_at".into() });
+                if let Some(schedule) = self.model.schedules.get(id) {
+                    if schedule.is_past(now) && schedule.plan.status.unwrap_or(schedule.status) == "active" {
+                        return Err(Kind::Invalid { field: "expires_at".into() });
                     }
-                    put(&mut expected.schedules, &schedule.plan, now);
+                    model.put(&schedule.plan, now);
                 }
             }
             Op::Pause(id) | Op::Resume(id) => {
-                let Some(schedule) = expected.schedules.get_mut(id) else { return refused(Kind::NotFound) };
+                let Some(schedule) = model.schedules.get_mut(id) else { return Err(Kind::NotFound) };
                 let status = if matches!(op, Op::Pause(_)) { "paused" } else { "active" };
-                if expired(&schedule.plan, status, now) {
-                    return refused(Kind::Invalid { field: "expires_at".into() });
+                if schedule.is_past(now) && status == "active" {
+                    return Err(Kind::Invalid { field: "expires_at".into() });
                 }
-                set_status(schedule, status, now);
+                schedule.set_status(status, now);
             }
-            Op::Delete(id) => {
-                if expected.schedules.remove(id).is_none() {
-                    return refused(Kind::NotFound);
+            Op::Halt(id) => {
+                let Some(schedule) = model.schedules.get_mut(id) else { return Err(Kind::NotFound) };
+                if !matches!(schedule.status, "active" | "paused") {
+                    return Err(Kind::Conflict);
+                }
+                schedule.set_status("paused", now);
+            }
+            Op::GoOn(id) => {
+                let Some(schedule) = model.schedules.get_mut(id) else { return Err(Kind::NotFound) };
+                match schedule.status {
+                    "active" => {}
+                    "paused" | "failed" if schedule.is_past(now) => {
+                        return Err(Kind::Invalid { field: "expires_at".into() });
+                    }
+                    "paused" | "failed" => schedule.set_status("active", now),
+                    _ => return Err(Kind::Conflict),
                 }
             }
+            Op::Delete(id) => drop(model.schedules.remove(id).ok_or(Kind::NotFound)?),
             Op::Trigger(id) => {
-                let Some(schedule) = self.schedules.get(id) else { return refused(Kind::NotFound) };
+                let Some(schedule) = model.schedules.get(id) else { return Err(Kind::NotFound) };
                 if schedule.status == "expired" {
-                    return refused(Kind::Conflict);
+                    return Err(Kind::Conflict);
                 }
-                expected.new.push(NewRow::of(&schedule.plan, None, now));
+                let new = NewRow::of_plan(&schedule.plan, None, now);
+                self.come(model, new, after, now);
+                return Ok(Answer::Job((*id).to_owned()));
             }
-            Op::Tick => tick(&mut expected, now),
-            Op::Advance(_) | Op::Restart => {}
+            Op::Tick => {
+                for new in model.tick(now) {
+                    self.come(model, new, after, now);
+                }
+            }
+            Op::EnqueueMany(_) | Op::Together(_) | Op::Room(_) | Op::Advance(_) | Op::Restart => {}
         }
-        Predicted::Done(expected)
+        Ok(Answer::Done)
     }
 
-    /// Which jobs were taken is read from the disk; that they were the right ones is what is checked.
-    fn predict_claim(&self, most: usize, now: DateTime<Utc>, after: &Picture, expected: &mut Expected) {
-        let boot = self.world.boot();
-        let mut taken = Vec::new();
-        for (seq, job) in &mut expected.jobs {
-            let Some(found) = after.jobs.get(seq).filter(|found| found.fence != job.fence) else { continue };
+    /// Answers the tag of the job that is queued, or of the one that stands for its unique key.
+    fn enqueue(
+        &mut self,
+        model: &mut Model,
+        spec: &Spec,
+        parent: Option<&JobRow>,
+        after: &Picture,
+        now: DateTime<Utc>,
+    ) -> String {
+        self.specs.insert(spec.tag.clone(), spec.clone());
+        if let Some((key, _)) = spec.unique
+            && let Some(tag) = model.standing(key, now)
+        {
+            return tag.to_owned();
+        }
+        model.note(spec, now);
+        self.come(model, NewRow::of_spec(spec, parent, now), after, now);
+        spec.tag.clone()
+    }
+
+    /// A job comes. Whether it was held at once is read from the disk; it must have been allowed.
+    fn come(&self, model: &mut Model, mut new: NewRow, after: &Picture, now: DateTime<Utc>) {
+        let born = |seq: &i64| !self.before.jobs.contains_key(seq);
+        let found = after.jobs.iter().find(|(seq, row)| born(seq) && row.tag == new.tag && row.slot == new.slot);
+        new.held = found.is_some_and(|(_, row)| row.boot.is_some());
+        // When a job that is spread is due is read from the disk, too.
+        if let Some((seq, row)) = found.filter(|_| new.spread > 0) {
+            let bounds = new.run_at..=new.run_at + new.spread;
+            assert!(bounds.contains(&row.run_at), "job {seq} is due at {}, not within {bounds:?}", row.run_at);
+            (new.run_at, new.spread) = (row.run_at, 0);
+        }
+        if new.held {
+            assert!(new.run_at <= now.timestamp_micros(), "{} began before it is due", new.tag);
+            assert!(self.room > model.new.iter().filter(|new| new.held).count(), "no worker had room for {}", new.tag);
+            if let Some(key) = &new.key {
+                assert!(model.admits(key, now), "{} began although {key} admits none", new.tag);
+                model.started(key, now);
+            }
+        }
+        model.new.push(new);
+    }
+
+    fn claim(&self, model: &mut Model, most: usize, after: &Picture, now: DateTime<Utc>) {
+        let due = |job: &JobRow| job.state == JobState::Ready && job.run_at <= now.timestamp_micros();
+        let order = |seq: i64, job: &JobRow| (job.priority, job.run_at, seq);
+        let taken_on_disk = |seq: &i64, job: &JobRow| after.jobs.get(seq).is_some_and(|found| found.fence != job.fence);
+        let mut taken: Vec<_> =
+            model.jobs.iter().filter(|(seq, job)| taken_on_disk(seq, job)).map(|(seq, job)| order(*seq, job)).collect();
+        taken.sort_unstable();
+        assert!(taken.len() <= most, "{} jobs were taken where {most} were asked for", taken.len());
+        for (.., seq) in &taken {
+            let job = &model.jobs[seq];
             assert_eq!(job.state, JobState::Ready, "job {seq} was taken while it was {:?}", job.state);
-            assert!(job.run_at <= now.timestamp_micros(), "job {seq} was taken before it is due");
-            taken.push((job.priority, job.run_at, *seq, job.key.clone()));
+            assert!(due(job), "job {seq} was taken before it is due");
+            if let Some(key) = job.key.clone() {
+                assert!(model.admits(&key, now), "job {seq} was taken although {key} admits none");
+                model.started(&key, now);
+            }
+            let job = model.jobs.get_mut(seq).unwrap();
             job.state = JobState::Running;
-            job.boot = Some(boot);
+            job.boot = Some(self.world.boot());
             job.fence += 1;
             if job.attempt_id.is_none() {
                 job.attempt += 1;
-                job.attempt_id = found.attempt_id;
+                job.attempt_id = after.jobs[seq].attempt_id;
             }
-            expected.facts.push((*seq, "job.started"));
+            model.facts.push((*seq, "job.started"));
         }
-        assert!(taken.len() <= most, "{} jobs were taken where {most} were asked for", taken.len());
-        let running = |key: &str| {
-            expected.jobs.values().filter(|job| job.boot.is_some() && job.key.as_deref() == Some(key)).count()
-        };
-        for (_, _, seq, key) in &taken {
-            if let Some(key) = key {
-                assert!(running(key) <= self.limit(key), "job {seq} was taken although {key} is full");
-            }
-        }
-        for (seq, job) in &self.before.jobs {
-            let waits = job.state == JobState::Ready && job.run_at <= now.timestamp_micros();
-            if !waits || taken.iter().any(|(.., taken, _)| taken == seq) {
-                continue;
-            }
-            let blocked = job.key.as_ref().is_some_and(|key| running(key) >= self.limit(key));
+        for (seq, job) in model.jobs.iter().filter(|(_, job)| due(job)) {
+            let blocked = job.key.as_ref().is_some_and(|key| !model.admits(key, now));
             assert!(blocked || taken.len() == most, "job {seq} is due and free, and was left although there was room");
-            for (priority, run_at, other, key) in &taken {
-                let rivals = !blocked || *key == job.key;
+            for other in &taken {
+                let rivals = !blocked || model.jobs[&other.2].key == job.key;
                 assert!(
-                    !rivals || (*priority, *run_at, *other) < (job.priority, job.run_at, *seq),
-                    "job {other} was taken before job {seq}, which was first"
+                    !rivals || *other < order(*seq, job),
+                    "job {} was taken before job {seq}, which was first",
+                    other.2
                 );
             }
         }
     }
 
-    /// How many jobs of a key may run at once.
-    fn limit(&self, _key: &str) -> usize {
-        1
-    }
-
-    fn predict_finish(&self, seq: i64, outcome: &Outcome, now: DateTime<Utc>, expected: &mut Expected) {
-        let job = expected.jobs.get_mut(&seq).unwrap();
-        let base = self.backoffs[&seq];
+    fn finish(&mut self, model: &mut Model, seq: i64, outcome: &Outcome, after: &Picture, now: DateTime<Utc>) {
+        let job = model.jobs.get_mut(&seq).unwrap();
+        let spec = self.specs.get(&job.tag).cloned();
         let (state, fact) = match outcome {
             Outcome::Succeeded(_) => (JobState::Succeeded, "job.succeeded"),
             Outcome::Cancelled => (JobState::Cancelled, "job.cancelled"),
@@ -193,132 +230,152 @@ impl Sim {
             Outcome::Failed { .. } if job.attempt >= job.max_attempts => (JobState::Dead, "job.dead"),
             Outcome::Failed { .. } => (JobState::Ready, "job.failed"),
         };
-        job.state = state;
-        job.boot = None;
-        job.cancelling = false;
-        job.interruptions = 0;
-        job.attempt_id = None;
-        expected.facts.push((seq, fact));
         if state == JobState::Ready {
-            let day = 24 * 3600;
-            let wait = base.saturating_mul(1 << (job.attempt - 1)).min(day);
-            let (least, most) = (wait, wait);
-            let at = |seconds: u64| (now + Duration::seconds(seconds as i64)).timestamp_micros();
-            expected.run_at.insert(seq, at(least)..=at(most));
+            let attempt = job.attempt - (job.max_attempts - job.round);
+            let (least, most) = spec.as_ref().map_or((0, 0), |spec| spec.wait(attempt));
+            let at = |micros: u64| now.timestamp_micros() + micros as i64;
+            // A wait that grows is lengthened by up to a fifth: by how much is read from the disk.
+            let found = after.jobs[&seq].run_at;
+            let spread = (at(least)..=at(most)).contains(&found);
+            job.run_at = if spread { found } else { at(least) };
+            job.attempt_id = None;
         }
-        if state == JobState::Dead
-            && let Some(schedule) = job.event.as_deref().and_then(|id| expected.schedules.get_mut(id))
-            && schedule.status == "completed"
-        {
-            schedule.status = "failed";
+        (job.state, job.boot, job.cancelling, job.interruptions) = (state, None, false, 0);
+        model.facts.push((seq, fact));
+        let job = job.clone();
+        if state == JobState::Dead {
+            self.died(model, &job, after, now);
+        }
+        if state == JobState::Succeeded {
+            for spec in spec.map(|spec| spec.then).unwrap_or_default() {
+                self.enqueue(model, &spec, Some(&job), after, now);
+            }
         }
     }
 
-    /// What was running goes back, under the attempt it has.
-    fn predict_release(&self, now: DateTime<Utc>, expected: &mut Expected) {
-        for (seq, job) in &mut expected.jobs {
-            if job.state != JobState::Running {
-                continue;
+    /// Whether the job may come back: not while another stands for its unique key.
+    fn retry(&self, model: &mut Model, seq: i64, now: DateTime<Utc>) -> bool {
+        let tag = model.jobs[&seq].tag.clone();
+        if let Some((key, _)) = self.specs.get(&tag).and_then(|spec| spec.unique) {
+            if model.standing(key, now).is_some_and(|standing| standing != tag) {
+                return false;
             }
-            job.boot = None;
-            if job.cancelling {
-                job.state = JobState::Cancelled;
-                job.cancelling = false;
-                expected.facts.push((*seq, "job.cancelled"));
-            } else if job.interruptions + 1 >= MOST_INTERRUPTIONS {
-                job.state = JobState::Dead;
-                expected.facts.push((*seq, "job.dead"));
-            } else {
-                job.state = JobState::Ready;
-                job.interruptions += 1;
-                job.run_at = now.timestamp_micros();
-            }
+            model.uniques.insert(key, Standing { tag, until: None });
         }
+        let job = model.jobs.get_mut(&seq).unwrap();
+        job.state = JobState::Ready;
+        job.run_at = now.timestamp_micros();
+        job.max_attempts = job.attempt + job.round;
+        (job.attempt_id, job.interruptions) = (None, 0);
+        model.facts.push((seq, "job.retried"));
+        true
     }
 
     pub(super) fn check_recovery(&mut self, after: Picture) {
-        let mut expected = Expected {
-            jobs: self.before.jobs.clone(),
-            run_at: BTreeMap::new(),
-            new: Vec::new(),
-            schedules: self.schedules.clone(),
-            facts: Vec::new(),
-        };
-        self.predict_release(self.world.now(), &mut expected);
-        self.agree(expected, after);
+        let mut model = self.model.clone();
+        self.release(&mut model, &after, self.world.now());
+        self.agree(model, after);
     }
 
-    /// Holds the expectation against the disk; answers the jobs that have come.
-    pub(super) fn agree(&mut self, expected: Expected, after: Picture) -> Vec<i64> {
-        for (seq, wanted) in &expected.jobs {
+    /// Holds the model against the disk; from then on both are what is.
+    pub(super) fn agree(&mut self, mut model: Model, after: Picture) -> Vec<i64> {
+        for (seq, wanted) in &model.jobs {
             let found = after.jobs.get(seq).unwrap_or_else(|| panic!("job {seq} is lost; it was {wanted:?}"));
             let mut wanted = wanted.clone();
-            if let Some(range) = expected.run_at.get(seq) {
-                assert!(range.contains(&found.run_at), "job {seq} waits until {}, not within {range:?}", found.run_at);
-                wanted.run_at = found.run_at;
-            }
             if ended(found.state) {
                 (wanted.attempt_id, wanted.interruptions) = (found.attempt_id, found.interruptions);
             }
             assert_eq!(wanted, *found, "job {seq} is not what it should be");
         }
         let last = self.before.jobs.keys().next_back().copied().unwrap_or(0);
-        let new: Vec<i64> = after.jobs.keys().filter(|seq| !expected.jobs.contains_key(seq)).copied().collect();
+        let new: Vec<i64> = after.jobs.keys().filter(|seq| !model.jobs.contains_key(seq)).copied().collect();
         assert!(new.iter().all(|seq| *seq > last), "a sequence number was given again");
-        let mut came: Vec<_> = new.iter().map(|seq| new_row(&after.jobs[seq])).collect();
-        let mut wanted = expected.new.clone();
+        let mut came: Vec<_> = new.iter().map(|seq| self.new_row(&after.jobs[seq])).collect();
         came.sort();
-        wanted.sort();
-        assert_eq!(wanted, came, "the jobs that came are not those that were due");
-        let events = expected.schedules.iter().map(|(id, schedule)| {
+        model.new.sort();
+        assert_eq!(model.new, came, "the jobs that came are not those that were due");
+        let events = model.schedules.iter().map(|(id, schedule)| {
             let next = schedule.next.map(|at| at.timestamp_micros());
             ((*id).to_owned(), EventRow { status: schedule.status.to_owned(), next })
         });
         assert_eq!(events.collect::<BTreeMap<_, _>>(), after.events, "the schedules are not what they should be");
-        let slots: Vec<_> = expected
-            .schedules
-            .iter()
-            .flat_map(|(id, s)| s.filled.iter().map(|slot| ((*id).to_owned(), slot.timestamp_micros())))
-            .collect();
-        assert_eq!(slots, after.slots.keys().cloned().collect::<Vec<_>>(), "slots that are marked as filled");
-        // The ledger of the whole run.
-        for row in &wanted {
+        let slots = model.schedules.iter();
+        let slots = slots.flat_map(|(id, s)| s.filled.iter().map(|at| ((*id).to_owned(), at.timestamp_micros())));
+        assert!(slots.eq(after.slots.keys().cloned()), "other slots are filled than should be");
+        let keys = model.keys.iter().filter(|(_, key)| (key.limit, key.rate) != (1, None));
+        let keys = keys.map(|(name, key)| (name.clone(), KeyRow { limit: key.limit, rate: key.rate }));
+        assert_eq!(keys.collect::<BTreeMap<_, _>>(), after.keys, "the keys' limits are not what was set");
+        // The ledgers of the whole run.
+        for row in &model.new {
             if let (Some(event), Some(slot)) = (&row.event, row.slot) {
                 *self.slots.entry((event.clone(), slot)).or_default() += 1;
                 self.figures.slots += 1;
             }
         }
-        for (seq, fact) in &expected.facts {
-            *self.owed.entry((after.jobs[seq].id, *fact)).or_default() += 1;
+        let born = new.iter().flat_map(|seq| {
+            let started = after.jobs[seq].boot.map(|_| (*seq, "job.started"));
+            [(*seq, "job.queued")].into_iter().chain(started)
+        });
+        for (seq, fact) in model.facts.drain(..).chain(born) {
+            *self.owed.entry((after.jobs[&seq].id, fact)).or_default() += 1;
         }
-        for seq in &new {
-            if let Some(schedule) = after.jobs[seq].event.as_deref().and_then(|id| expected.schedules.get(id)) {
-                self.backoffs.insert(*seq, u64::from(schedule.plan.backoff_minutes) * 60);
-            }
-            *self.owed.entry((after.jobs[seq].id, "job.queued")).or_default() += 1;
-        }
-        self.schedules = expected.schedules;
+        model.new.clear();
+        model.jobs = after.jobs.clone();
+        self.model = model;
         self.before = after;
         self.invariants();
         new
     }
 
+    fn new_row(&self, row: &JobRow) -> NewRow {
+        let held = row.boot.is_some();
+        let boot = held.then(|| self.world.boot());
+        assert_eq!((row.attempt, row.fence, row.boot), (u32::from(held), i64::from(held), boot));
+        assert_eq!(row.round, row.max_attempts);
+        NewRow {
+            tag: row.tag.clone(),
+            event: row.event.clone(),
+            slot: row.slot,
+            depth: row.depth,
+            priority: row.priority,
+            key: row.key.clone(),
+            run_at: row.run_at,
+            spread: 0,
+            max_attempts: row.max_attempts,
+            held,
+        }
+    }
+
     /// What holds after every step, whatever it was.
     fn invariants(&mut self) {
-        let mut running = BTreeMap::<&str, usize>::new();
         for (seq, job) in &self.before.jobs {
             assert!(job.attempt <= job.max_attempts, "job {seq} was tried too often");
             if job.boot.is_some() {
-                if let Some(key) = &job.key {
-                    *running.entry(key).or_default() += 1;
-                }
                 let id = job.attempt_id.unwrap();
                 let first = *self.attempts.entry((*seq, job.attempt)).or_insert(id);
                 assert_eq!(first, id, "attempt {} of job {seq} was given two ids", job.attempt);
             }
         }
-        for (key, count) in running {
-            assert!(count <= self.limit(key), "{count} jobs of {key} run");
+        let mut unique = BTreeSet::new();
+        for job in self.before.jobs.values().filter(|job| !ended(job.state)) {
+            if let Some((key, None)) = self.specs.get(&job.tag).and_then(|spec| spec.unique) {
+                assert!(unique.insert(key), "two live jobs stand for {key}");
+            }
+        }
+    }
+
+    /// Every job that runs has exactly one lease, which is the one in hand.
+    pub(super) fn check_leases(&self) {
+        let mut held: Vec<_> = self.held.iter().map(|job| (job.id.uuid(), job.lease.fence, job.attempt)).collect();
+        let running = self.before.jobs.values().filter(|job| job.boot.is_some());
+        let mut running: Vec<_> = running.map(|job| (job.id, job.fence, job.attempt)).collect();
+        held.sort_unstable();
+        running.sort_unstable();
+        assert_eq!(held, running, "leases that are held, and jobs that run");
+        for job in &self.held {
+            let row = &self.before.jobs[&self.before.seq(job.id.uuid())];
+            assert_eq!(row.attempt_id, Some(job.attempt_id.uuid()), "the attempt is not on disk");
+            assert_eq!(job.cancel.is_cancelled(), row.cancelling, "job {} is asked to stop, or is not", job.id);
         }
     }
 
@@ -332,73 +389,43 @@ impl Sim {
         }
         assert_eq!(self.slots, found, "slots and jobs do not match");
     }
-}
 
-fn new_row(row: &JobRow) -> NewRow {
-    assert_eq!((row.state, row.attempt, row.fence, row.boot), (JobState::Ready, 0, 0, None));
-    NewRow {
-        tag: row.tag.clone(),
-        event: row.event.clone(),
-        slot: row.slot,
-        priority: row.priority,
-        key: row.key.clone(),
-        run_at: row.run_at,
-        max_attempts: row.max_attempts,
+    /// What was running goes back, under the attempt it has.
+    fn release(&mut self, model: &mut Model, after: &Picture, now: DateTime<Utc>) {
+        let running = model.jobs.iter().filter(|(_, job)| job.state == JobState::Running).map(|(seq, _)| *seq);
+        for seq in running.collect::<Vec<_>>() {
+            self.give_back(model, seq, false, after, now);
+        }
     }
-}
 
-fn expired(plan: &Plan, status: &str, now: DateTime<Utc>) -> bool {
-    status == "active" && plan.expires.is_some_and(|at| at <= now)
-}
-
-/// A schedule that is sent: what stays the same keeps its place in time.
-fn put(schedules: &mut BTreeMap<&'static str, Schedule>, plan: &Plan, now: DateTime<Utc>) {
-    let before = schedules.remove(plan.id);
-    let same = before.as_ref().is_some_and(|b| b.plan.condition() == plan.condition());
-    let status = plan.status.unwrap_or_else(|| before.as_ref().filter(|_| same).map_or("active", |b| b.status));
-    let mut schedule = Schedule {
-        plan: plan.clone(),
-        status: "",
-        next: before.as_ref().filter(|_| same).and_then(|b| b.next),
-        filled: before.map(|b| b.filled).unwrap_or_default(),
-    };
-    set_status(&mut schedule, status, now);
-    schedules.insert(plan.id, schedule);
-}
-
-fn set_status(schedule: &mut Schedule, status: &'static str, now: DateTime<Utc>) {
-    schedule.status = status;
-    schedule.next = match status {
-        "active" => schedule.next.or_else(|| schedule.plan.rule.first(now)),
-        _ => None,
-    };
-}
-
-/// A look at what is due.
-fn tick(expected: &mut Expected, now: DateTime<Utc>) {
-    for schedule in expected.schedules.values_mut() {
-        let open = matches!(schedule.status, "active" | "paused");
-        if open && schedule.plan.expires.is_some_and(|at| at <= now) {
-            (schedule.status, schedule.next) = ("expired", None);
+    fn give_back(&mut self, model: &mut Model, seq: i64, unbegun: bool, after: &Picture, now: DateTime<Utc>) {
+        let job = model.jobs.get_mut(&seq).unwrap();
+        job.boot = None;
+        if job.cancelling {
+            job.state = JobState::Cancelled;
+            job.cancelling = false;
+            model.facts.push((seq, "job.cancelled"));
+        } else if !unbegun && job.interruptions + 1 >= MOST_INTERRUPTIONS {
+            job.state = JobState::Dead;
+            model.facts.push((seq, "job.dead"));
+            let job = job.clone();
+            self.died(model, &job, after, now);
+        } else {
+            job.state = JobState::Ready;
+            job.interruptions += u32::from(!unbegun);
+            job.run_at = now.timestamp_micros();
         }
-        let Some(next) = schedule.next.filter(|next| *next <= now) else { continue };
-        let due = schedule.plan.rule.due(next, now);
-        let most = match schedule.plan.catch_up {
-            CatchUp::Skip | CatchUp::Latest => 1,
-            CatchUp::All(max) => max,
-        };
-        for slot in &due[due.len().saturating_sub(most)..] {
-            let missed = schedule.plan.catch_up == CatchUp::Skip && now - *slot > PROMPT;
-            if !missed && schedule.filled.insert(*slot) {
-                expected.new.push(NewRow::of(&schedule.plan, Some(*slot), now));
-            }
+    }
+
+    /// What the end of a dead job means for its schedule and for those that follow it.
+    fn died(&mut self, model: &mut Model, job: &JobRow, after: &Picture, now: DateTime<Utc>) {
+        if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id))
+            && schedule.status == "completed"
+        {
+            schedule.status = "failed";
         }
-        schedule.next = match schedule.plan.rule {
-            Rule::Once { .. } => None,
-            _ => schedule.plan.rule.after(now, next),
-        };
-        if matches!(schedule.plan.rule, Rule::Once { .. }) {
-            schedule.status = "completed";
+        for spec in self.specs.get(&job.tag).map(|spec| spec.on_failure.clone()).unwrap_or_default() {
+            self.enqueue(model, &spec, Some(job), after, now);
         }
     }
 }

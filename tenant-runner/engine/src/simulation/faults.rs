@@ -1,31 +1,54 @@
 //! Ends the process at a commit: before it reached the disk, or after it and before anybody was told.
 
-use std::sync::Mutex;
+use crate::store::{Fault, Faults, Point};
+use std::sync::{Mutex, MutexGuard};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Point {
-    BeforeCommit,
-    AfterCommit,
-}
-
-/// Armed before a step, it strikes at the first commit that follows.
+/// Armed before a step, it strikes at a commit that follows.
 #[derive(Debug, Default)]
 pub struct Reaper(Mutex<State>);
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct State {
-    #[expect(dead_code, reason = "read by the store once it can be ended")]
     armed: Option<Point>,
+    /// Commits to let pass.
+    spare: u32,
     struck: Option<Point>,
 }
 
 impl Reaper {
-    pub fn arm(&self, point: Option<Point>) {
-        *self.0.lock().unwrap() = State { armed: point, struck: None };
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn arm(&self, point: Option<Point>, spare: u32) {
+        *self.lock() = State { armed: point, spare, struck: None };
     }
 
     /// Whether it struck since it was armed.
     pub fn struck(&self) -> Option<Point> {
-        self.0.lock().unwrap().struck
+        self.lock().struck
+    }
+}
+
+impl Faults for Reaper {
+    fn at(&self, point: Point) -> Fault {
+        let mut state = self.lock();
+        if state.armed != Some(point) || state.struck.is_some() {
+            return Fault::None;
+        }
+        if state.spare > 0 {
+            state.spare -= 1;
+            return Fault::None;
+        }
+        state.struck = Some(point);
+        Fault::Crash
+    }
+}
+
+/// For figures.
+pub fn name(point: Point) -> &'static str {
+    match point {
+        Point::BeforeCommit => "before",
+        Point::AfterCommit => "after",
     }
 }

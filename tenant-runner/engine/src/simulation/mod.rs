@@ -6,8 +6,10 @@
 
 mod check;
 mod faults;
+mod model;
 mod oracle;
 mod picture;
+mod properties;
 pub(crate) mod rng;
 mod sim;
 mod steps;
@@ -17,7 +19,7 @@ use sim::{Figures, Sim};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 500;
-const STEPS: usize = 100;
+const STEPS: usize = 60;
 
 fn run(seed: u64) -> Figures {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -57,4 +59,12 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens_in_whatever_order() {
     let crashes: u64 = total.crashes.values().sum();
     println!("seeds: {seeds} steps: {} crashes: {crashes}", total.steps);
     println!("claims: {} slots: {} crashed at: {:?}", total.claims, total.slots, total.crashes);
+    if seeds >= SEEDS {
+        // Every kind of write was ended at its commit, before it and after it.
+        for kind in steps::WRITES {
+            for point in ["before", "after"] {
+                assert!(total.crashes.contains_key(&(*kind, point)), "no {kind} was crashed at, {point} its commit");
+            }
+        }
+    }
 }

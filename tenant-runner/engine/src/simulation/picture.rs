@@ -11,13 +11,17 @@ pub struct JobRow {
     pub id: Uuid,
     pub event: Option<String>,
     pub slot: Option<i64>,
-    pub tag: Option<String>,
+    pub tag: String,
     pub priority: i32,
     pub key: Option<String>,
     pub state: JobState,
     pub run_at: i64,
     pub attempt: u32,
     pub max_attempts: u32,
+    /// How many attempts a round has.
+    pub round: u32,
+    /// How many jobs led to it.
+    pub depth: u32,
     pub attempt_id: Option<Uuid>,
     pub interruptions: u32,
     pub boot: Option<Uuid>,
@@ -31,11 +35,23 @@ pub struct EventRow {
     pub next: Option<i64>,
 }
 
+/// What is set for a concurrency key, and its last starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyRow {
+    pub limit: usize,
+    /// So many starts in so many microseconds.
+    pub rate: Option<(usize, i64)>,
+}
+
 /// The tables at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Picture {
     pub jobs: BTreeMap<i64, JobRow>,
+    /// When each that is dead ended.
+    pub dead: BTreeMap<i64, i64>,
     pub events: BTreeMap<String, EventRow>,
+    /// Keys that differ from the usual.
+    pub keys: BTreeMap<String, KeyRow>,
     /// The slots that were filled, and the job of each.
     pub slots: BTreeMap<(String, i64), Uuid>,
 }
@@ -60,7 +76,13 @@ impl Camera {
 
     pub fn take(&self) -> Picture {
         self.0.execute_batch("BEGIN").unwrap();
-        let picture = Picture { jobs: self.jobs(), events: self.events(), slots: self.slots() };
+        let picture = Picture {
+            jobs: self.jobs(),
+            dead: self.dead(),
+            events: self.events(),
+            keys: self.keys(),
+            slots: self.slots(),
+        };
         self.0.execute_batch("COMMIT").unwrap();
         picture
     }
@@ -75,7 +97,7 @@ impl Camera {
             .0
             .prepare_cached(
                 "SELECT seq, id, event_id, slot, description, priority, concurrency_key, state, run_at, attempt, max_attempts,
-                        attempt_id, interruptions, boot_id, fence, cancelling FROM jobs",
+                        attempt_id, interruptions, boot_id, fence, cancelling, round_attempts, depth FROM jobs",
             )
             .unwrap();
         let rows = statement.query_map([], |row| {
@@ -95,9 +117,17 @@ impl Camera {
                 boot: row.get::<_, Option<[u8; 16]>>(13)?.map(Uuid::from_bytes),
                 fence: row.get(14)?,
                 cancelling: row.get(15)?,
+                round: row.get(16)?,
+                depth: row.get(17)?,
             };
             Ok((row.get(0)?, job))
         });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn dead(&self) -> BTreeMap<i64, i64> {
+        let mut statement = self.0.prepare_cached("SELECT seq, finished_at FROM jobs WHERE state = 'dead'").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
         rows.unwrap().map(Result::unwrap).collect()
     }
 
@@ -105,6 +135,16 @@ impl Camera {
         let mut statement = self.0.prepare_cached("SELECT id, status, next_eval_at FROM events").unwrap();
         let rows =
             statement.query_map([], |row| Ok((row.get(0)?, EventRow { status: row.get(1)?, next: row.get(2)? })));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn keys(&self) -> BTreeMap<String, KeyRow> {
+        let mut statement =
+            self.0.prepare_cached("SELECT key, concurrency, rate_count, rate_period FROM queue_keys").unwrap();
+        let rows = statement.query_map([], |row| {
+            let rate = row.get::<_, Option<usize>>(2)?.zip(row.get::<_, Option<i64>>(3)?);
+            Ok((row.get(0)?, KeyRow { limit: row.get(1)?, rate }))
+        });
         rows.unwrap().map(Result::unwrap).collect()
     }
 

@@ -1,33 +1,28 @@
 //! One run: steps, the model's word on each, and what is on disk afterwards.
 
-use super::check::Predicted;
-use super::faults::Point;
+use super::check::Answer;
+use super::faults;
+use super::model::Model;
 use super::picture::Picture;
 use super::rng::Rng;
-use super::steps::{CHANGES, Op, Plan, Spec, ended};
+use super::steps::{CHANGES, Op, Spec, ended};
 use super::world::World;
-use crate::action::ActionType;
-use crate::error::Kind;
+use crate::error::{EngineError, Kind};
 use crate::event::EventFilter;
-use crate::queue::{Claimed, JobId, NewJob, Outcome};
+use crate::queue::{Claimed, JobId, NewJob, Outcome, Rate};
+use crate::store::Point;
 use crate::testing::utc;
-use chrono::{DateTime, Duration, Utc};
+use chrono::Duration;
+use futures::future::LocalBoxFuture;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// Enough for any backlog: what is not through by then is stuck.
 const ROUNDS: usize = 400;
-
-/// A schedule as the model knows it.
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    pub plan: Plan,
-    pub status: &'static str,
-    pub next: Option<DateTime<Utc>>,
-    /// Slots that have their job already.
-    pub filled: BTreeSet<DateTime<Utc>>,
-}
+/// The facts about jobs that are counted.
+const FACTS: &[&str] =
+    &["job.queued", "job.started", "job.succeeded", "job.failed", "job.dead", "job.cancelled", "job.retried"];
 
 #[derive(Debug, Default, Clone)]
 pub struct Figures {
@@ -35,7 +30,7 @@ pub struct Figures {
     pub claims: u64,
     pub slots: u64,
     /// Crashes by kind of write and point.
-    pub crashes: BTreeMap<(&'static str, Point), u64>,
+    pub crashes: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Figures {
@@ -54,27 +49,33 @@ impl Figures {
 pub enum Reply {
     Nothing,
     Job(JobId),
-    Jobs(Vec<Claimed>),
+    /// Of leases that were handed out.
+    Taken(Vec<Claimed>),
     Fired(u64),
+    Retried(u64),
     Released(u64),
 }
+
+type Replies = Vec<Result<Reply, EngineError>>;
 
 pub struct Sim {
     seed: u64,
     pub(super) rng: Rng,
     pub(super) world: World,
     pub(super) before: Picture,
-    pub(super) schedules: BTreeMap<&'static str, Schedule>,
+    pub(super) model: Model,
     pub(super) held: Vec<Claimed>,
     /// Leases that are over; none may ever finish anything.
     pub(super) stale: Vec<Claimed>,
+    /// How many jobs the workers would take when the step began.
+    pub(super) room: usize,
     pub(super) tags: u64,
+    /// Every job that was ever asked for, by its tag.
+    pub(super) specs: BTreeMap<String, Spec>,
     /// Facts about jobs that the bus must tell, by job.
     pub(super) owed: BTreeMap<(Uuid, &'static str), i64>,
     /// How many jobs each slot of each schedule must have, over the whole run.
     pub(super) slots: BTreeMap<(String, i64), u64>,
-    /// The wait before the second attempt of jobs that were put on the queue, in seconds.
-    pub(super) backoffs: BTreeMap<i64, u64>,
     /// Every event that the listener heard.
     told: Vec<(u64, String)>,
     /// The attempt each job was handed out under, by its number.
@@ -112,13 +113,14 @@ impl Sim {
             rng,
             world,
             before: Picture::default(),
-            schedules: BTreeMap::new(),
+            model: Model::default(),
             held: Vec::new(),
             stale: Vec::new(),
+            room: 0,
             tags: 0,
+            specs: BTreeMap::new(),
             owed: BTreeMap::new(),
             slots: BTreeMap::new(),
-            backoffs: BTreeMap::new(),
             told: Vec::new(),
             attempts: BTreeMap::new(),
             figures: Figures::default(),
@@ -146,15 +148,29 @@ impl Sim {
         self.trace.push(format!("{} {op:?}", self.world.now().format("%d %H:%M:%S")));
         match op {
             Op::Advance(by) => return self.world.clock.advance(by),
+            Op::Room(by) => return self.world.engine().queue.handoff().change_room(by),
             Op::Restart => return self.restart().await,
             _ => {}
         }
-        self.arm(6);
-        let reply = self.perform(&op).await;
+        self.room = usize::try_from(self.world.engine().queue.handoff().room()).unwrap();
+        let point = self.point(8);
+        let replies = match &op {
+            Op::Together(ops) => self.perform_together(ops, point).await,
+            Op::EnqueueMany(specs) => {
+                self.world.reaper.arm(point, 0);
+                self.enqueue_many(specs).await
+            }
+            op => {
+                self.world.reaper.arm(point, 0);
+                vec![self.perform(op).await]
+            }
+        };
         let crashed = self.strike(op.kind());
         if let Some(point) = crashed {
-            let error = reply.as_ref().expect_err("the process has ended, and yet it answered");
-            assert_eq!(error.kind, Kind::Unavailable);
+            for reply in &replies {
+                let error = reply.as_ref().expect_err("the process has ended, and yet it answered");
+                assert!(matches!(error.kind, Kind::Unavailable), "{error}");
+            }
             self.trace.push(format!("  crash {point:?}"));
             self.world.stop();
         }
@@ -162,76 +178,115 @@ impl Sim {
         match crashed {
             Some(Point::BeforeCommit) => assert_eq!(self.before, after, "what was not committed is on disk"),
             Some(Point::AfterCommit) => self.check(&op, None, after),
-            None => self.check(&op, Some(reply), after),
+            None => self.check(&op, Some(replies), after),
         }
         match crashed {
             Some(_) => self.restart().await,
-            None => self.check_facts().await,
+            None => {
+                self.receive().await;
+                self.check_leases();
+                self.check_facts().await;
+            }
         }
     }
 
-    /// Has the next commit end the process, once in `of`.
-    fn arm(&mut self, of: u64) {
+    /// Where the next commit is to end the process, once in `of`.
+    fn point(&mut self, of: u64) -> Option<Point> {
         let point = *self.rng.pick(&[Point::BeforeCommit, Point::AfterCommit]);
-        let armed = self.rng.chance(1, of) && self.crashes;
-        self.world.reaper.arm(armed.then_some(point));
+        (self.rng.chance(1, of) && self.crashes).then_some(point)
     }
 
     fn strike(&mut self, kind: &'static str) -> Option<Point> {
         let struck = self.world.reaper.struck();
-        self.world.reaper.arm(None);
+        self.world.reaper.arm(None, 0);
         if let Some(point) = struck {
-            *self.figures.crashes.entry((kind, point)).or_default() += 1;
+            *self.figures.crashes.entry((kind, faults::name(point))).or_default() += 1;
         }
         struck
     }
 
-    async fn perform(&self, op: &Op) -> Result<Reply, crate::EngineError> {
+    /// The workers receive what they were given.
+    async fn receive(&mut self) {
+        let handoff = self.world.engine().queue.handoff().clone();
+        while handoff.waiting() > 0 {
+            let job = handoff.next().await.unwrap();
+            self.figures.claims += 1;
+            self.held.push(job);
+        }
+    }
+
+    /// Keeps the writer busy until all of `ops` wait for it, so that they share a commit.
+    async fn perform_together(&self, ops: &[Op], point: Option<Point>) -> Replies {
+        let (entered, begun) = std::sync::mpsc::channel();
+        let (leave, go_on) = std::sync::mpsc::channel::<()>();
+        let mut gate = Box::pin(self.world.engine().store.write(move |_| {
+            entered.send(()).unwrap();
+            go_on.recv().unwrap();
+            Ok(())
+        }));
+        assert!(futures::poll!(&mut gate).is_pending());
+        begun.recv().unwrap();
+        // The commit of the gate itself passes.
+        self.world.reaper.arm(point, 1);
+        let mut waiting: Vec<LocalBoxFuture<'_, _>> = Vec::new();
+        for op in ops {
+            let mut answer: LocalBoxFuture<'_, _> = Box::pin(self.perform(op));
+            assert!(futures::poll!(&mut answer).is_pending(), "{op:?} did not wait for the writer");
+            waiting.push(answer);
+        }
+        leave.send(()).unwrap();
+        gate.await.unwrap();
+        futures::future::join_all(waiting).await
+    }
+
+    async fn enqueue_many(&self, specs: &[Spec]) -> Replies {
+        let jobs = specs.iter().map(|spec| self.job(spec)).collect();
+        match self.world.engine().queue.enqueue_many(jobs).await {
+            Ok(done) => done.into_iter().map(|done| Ok(Reply::Job(done.id))).collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    fn job(&self, spec: &Spec) -> NewJob {
+        NewJob::from_json(&spec.json(), self.world.now()).unwrap()
+    }
+
+    async fn perform(&self, op: &Op) -> Result<Reply, EngineError> {
         let engine = self.world.engine();
         let (queue, events) = (&engine.queue, &engine.events);
-        Ok(match op {
-            Op::Enqueue(spec) => Reply::Job(queue.enqueue(new_job(spec)).await?),
-            Op::Claim(most) => Reply::Jobs(queue.claim(*most).await?.jobs),
-            Op::Finish(which, outcome) => {
-                queue.finish(&self.held[*which], outcome.clone()).await?;
-                Reply::Nothing
+        let id_of = |seq: &i64| self.before.jobs.get(seq).map_or_else(JobId::generate, |job| JobId::from_uuid(job.id));
+        match op {
+            Op::Enqueue(spec) => return Ok(Reply::Job(queue.enqueue(self.job(spec)).await?)),
+            Op::Claim(most) => return Ok(Reply::Taken(queue.claim(*most).await?.jobs)),
+            Op::Trigger(id) => return Ok(Reply::Job(events.trigger(id).await?)),
+            Op::Tick => return Ok(Reply::Fired(events.tick().await?.fired)),
+            Op::ReleaseOwn => return Ok(Reply::Released(queue.release_own(HashSet::new()).await?)),
+            Op::RetryDead => return Ok(Reply::Retried(queue.retry_dead(1000).await?)),
+            Op::Feed => drop(queue.feed().await?),
+            Op::Finish(which, outcome) => queue.finish(&self.held[*which], outcome.clone()).await?,
+            Op::LateFinish(which) => queue.finish(&self.stale[*which], Outcome::Succeeded("late".into())).await?,
+            Op::Cancel(seq) => queue.cancel(id_of(seq)).await?,
+            Op::Retry(seq) => queue.retry(id_of(seq)).await?,
+            Op::SetKey(key, limit, rate) => {
+                let seconds = |count: &i64| std::time::Duration::from_secs(*count as u64);
+                let rate = rate.map(|(count, period)| Rate { count: count as u32, period: seconds(&period) });
+                queue.set_key(key, *limit as u32, rate).await?;
             }
-            Op::LateFinish(which) => {
-                queue.finish(&self.stale[*which], Outcome::Succeeded("late".into())).await?;
-                Reply::Nothing
-            }
-            Op::Cancel(seq) => {
-                let id = self.before.jobs.get(seq).map_or_else(JobId::generate, |job| JobId::from_uuid(job.id));
-                queue.cancel(id).await?;
-                Reply::Nothing
-            }
-            Op::ReleaseOwn => Reply::Released(queue.release_own(std::collections::HashSet::new()).await?),
-            Op::Upsert(plan) => {
-                events.upsert(plan.json()).await?;
-                Reply::Nothing
-            }
+            Op::PutBack(which) => drop(queue.put_back(HashSet::from([self.held[*which].id])).await?),
+            Op::Upsert(plan) => drop(events.upsert(plan.json()).await?),
             Op::Touch(id) => {
-                if let Some(schedule) = self.schedules.get(id) {
+                if let Some(schedule) = self.model.schedules.get(id) {
                     events.upsert(schedule.plan.json()).await?;
                 }
-                Reply::Nothing
             }
-            Op::Pause(id) => {
-                events.patch(id, json!({"status": "paused"})).await?;
-                Reply::Nothing
-            }
-            Op::Resume(id) => {
-                events.patch(id, json!({"status": "active"})).await?;
-                Reply::Nothing
-            }
-            Op::Delete(id) => {
-                events.delete(id).await?;
-                Reply::Nothing
-            }
-            Op::Trigger(id) => Reply::Job(events.trigger(id).await?),
-            Op::Tick => Reply::Fired(events.tick().await?.fired),
-            Op::Advance(_) | Op::Restart => Reply::Nothing,
-        })
+            Op::Pause(id) => drop(events.patch(id, json!({"status": "paused"})).await?),
+            Op::Resume(id) => drop(events.patch(id, json!({"status": "active"})).await?),
+            Op::Halt(id) => drop(events.pause(id).await?),
+            Op::GoOn(id) => drop(events.resume(id).await?),
+            Op::Delete(id) => events.delete(id).await?,
+            Op::EnqueueMany(_) | Op::Together(_) | Op::Room(_) | Op::Advance(_) | Op::Restart => {}
+        }
+        Ok(Reply::Nothing)
     }
 
     /// Another start on the same files; it may itself be ended at its first commit.
@@ -239,7 +294,8 @@ impl Sim {
         self.world.stop();
         self.stale.append(&mut self.held);
         loop {
-            self.arm(4);
+            let point = self.point(4);
+            self.world.reaper.arm(point, 0);
             let started = self.world.start().await;
             let crashed = self.strike("start");
             if crashed.is_some() {
@@ -261,55 +317,65 @@ impl Sim {
         self.check_facts().await;
     }
 
-    fn check(&mut self, op: &Op, reply: Option<Result<Reply, crate::EngineError>>, after: Picture) {
-        match self.predict(op, &after) {
-            Predicted::Refused(kind) => {
-                assert_eq!(self.before, after, "what is refused changes something");
-                if let Some(reply) = reply {
+    fn check(&mut self, op: &Op, replies: Option<Replies>, after: Picture) {
+        let mut model = self.model.clone();
+        let predicted = self.predict(&mut model, op, &after);
+        let was_running = running(&self.before);
+        let new = self.agree(model, after);
+        // What was finished is over, whether or not it was answered.
+        let ops = match op {
+            Op::Together(ops) => ops.as_slice(),
+            op => std::slice::from_ref(op),
+        };
+        let mut over: Vec<usize> = ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Finish(which, _) | Op::PutBack(which) => Some(*which),
+                _ => None,
+            })
+            .collect();
+        over.sort_unstable();
+        for which in over.into_iter().rev() {
+            let job = self.held.remove(which);
+            self.stale.push(job);
+        }
+        if matches!(op, Op::ReleaseOwn) {
+            self.stale.append(&mut self.held);
+        }
+        let Some(replies) = replies else { return };
+        assert_eq!(predicted.len(), replies.len());
+        for (predicted, reply) in predicted.into_iter().zip(replies) {
+            match (predicted, reply) {
+                (Err(kind), reply) => {
                     let error = reply.map(|reply| format!("{reply:?}")).expect_err("this is to be refused");
-                    assert!(kind.is_none_or(|kind| error.kind == kind), "refused for another reason: {error}");
+                    assert_eq!(error.kind, kind, "refused for another reason: {error}");
                 }
-            }
-            Predicted::Done(expected) => {
-                let was = running(&self.before);
-                let new = self.agree(expected, after);
-                self.reply(op, reply.map(|reply| reply.expect("this is to be accepted")), &new, was);
+                (Ok(answer), reply) => {
+                    let reply = reply.unwrap_or_else(|error| panic!("this is to be accepted: {error}"));
+                    self.answered(&answer, reply, &new, was_running);
+                }
             }
         }
     }
 
     /// What was answered is what was stored; leases change hands.
-    fn reply(&mut self, op: &Op, reply: Option<Reply>, new: &[i64], was_running: usize) {
-        if let Op::Enqueue(spec) = op {
-            self.backoffs.insert(new[0], spec.backoff_s);
-        }
-        match (op, reply) {
-            (Op::Enqueue(_) | Op::Trigger(_), Some(Reply::Job(id))) => {
-                assert_eq!(self.before.jobs[&new[0]].id, id.uuid(), "the answer names another job");
+    fn answered(&mut self, answer: &Answer, reply: Reply, new: &[i64], was_running: usize) {
+        match (answer, reply) {
+            (Answer::Job(tag), Reply::Job(id)) => {
+                let tagged = |seq: &&i64| self.before.jobs[seq].tag == *tag;
+                let job = new.iter().find(tagged).map(|seq| &self.before.jobs[seq]);
+                let job = job.or_else(|| self.before.jobs.values().find(|job| job.tag == *tag)).unwrap();
+                assert_eq!(job.id, id.uuid(), "the answer names another job than {tag}");
             }
-            (Op::Claim(_), Some(Reply::Jobs(jobs))) => {
-                for job in &jobs {
-                    let row = &self.before.jobs[&self.before.seq(job.id.uuid())];
-                    assert_eq!((row.id, row.fence, row.attempt), (job.id.uuid(), job.lease.fence, job.attempt));
-                    assert_eq!(row.attempt_id, Some(job.attempt_id.uuid()), "the attempt is not on disk");
-                }
-                let taken = running(&self.before) - was_running;
-                assert_eq!(taken, jobs.len(), "a job was taken and not handed out");
+            (Answer::Done, Reply::Taken(jobs)) => {
                 self.figures.claims += jobs.len() as u64;
                 self.held.extend(jobs);
             }
-            (Op::Tick, Some(Reply::Fired(fired))) => assert_eq!(fired, new.len() as u64),
-            (Op::Finish(which, _), _) => {
-                let over = self.held.swap_remove(*which);
-                self.stale.push(over);
-            }
-            (Op::ReleaseOwn, reply) => {
-                if let Some(Reply::Released(released)) = reply {
-                    assert_eq!(released as usize, was_running - running(&self.before));
-                }
-                self.stale.append(&mut self.held);
-            }
-            _ => {}
+            (Answer::Done, Reply::Fired(fired)) => assert_eq!(fired, new.len() as u64),
+            (Answer::Retried(wanted), Reply::Retried(count)) => assert_eq!(*wanted, count),
+            (Answer::Done, Reply::Released(count)) => assert_eq!(count, was_running as u64),
+            (Answer::Done, Reply::Nothing) => {}
+            (answer, reply) => panic!("{answer:?} was to be answered, not {reply:?}"),
         }
     }
 
@@ -329,13 +395,23 @@ impl Sim {
 
     /// What is shown agrees with what is stored.
     async fn check_views(&mut self) {
-        let counts = self.world.engine().queue.view().await.unwrap().counts;
+        let queue = &self.world.engine().queue;
+        let counts = queue.view().await.unwrap().counts;
         let count = |state: &str| self.before.jobs.values().filter(|job| job.state.as_str() == state).count() as u64;
         assert_eq!(
-            (counts.queued, counts.running, counts.completed, counts.failed),
-            (count("ready"), count("running"), count("succeeded"), count("dead")),
+            (counts.queued, counts.running, counts.completed, counts.failed, counts.cancelled),
+            (count("ready"), count("running"), count("succeeded"), count("dead"), count("cancelled")),
             "the totals are not what the rows say"
         );
+        for key in queue.keys() {
+            let of_key = self.before.jobs.values().filter(|job| job.key.as_deref() == Some(&key.key));
+            assert_eq!(
+                key.running as usize,
+                of_key.filter(|job| job.boot.is_some()).count(),
+                "jobs of {} that run",
+                key.key
+            );
+        }
         let listed = self.world.engine().events.list(EventFilter::default()).await.unwrap();
         assert_eq!(listed.len(), self.before.events.len());
     }
@@ -343,9 +419,10 @@ impl Sim {
     /// Stops planning, then runs everything that is left, however late: nothing may stay behind.
     async fn quiesce(&mut self) {
         self.crashes = false;
+        self.restart().await;
         self.act(Op::Advance(Duration::days(1))).await;
         self.act(Op::Tick).await;
-        for id in self.schedules.keys().copied().collect::<Vec<_>>() {
+        for id in self.model.schedules.keys().copied().collect::<Vec<_>>() {
             self.act(Op::Delete(id)).await;
         }
         for round in 0.. {
@@ -374,21 +451,4 @@ impl Sim {
 
 fn running(picture: &Picture) -> usize {
     picture.jobs.values().filter(|job| job.boot.is_some()).count()
-}
-
-/// The facts about jobs that are counted.
-pub const FACTS: &[&str] = &["job.queued", "job.started", "job.succeeded", "job.failed", "job.dead", "job.cancelled"];
-
-fn new_job(spec: &Spec) -> NewJob {
-    NewJob {
-        description: Some(spec.tag.clone()),
-        priority: spec.priority,
-        concurrency_key: spec.key.map(str::to_owned),
-        run_at: spec.run_at,
-        max_attempts: spec.max_attempts,
-        retry: crate::queue::Retry::Listed(
-            (0..8).map(|n| crate::queue::retry_delay(std::time::Duration::from_secs(spec.backoff_s), n + 1)).collect(),
-        ),
-        ..NewJob::new(ActionType::Script, json!({"command": "true"}))
-    }
 }

@@ -33,15 +33,65 @@ pub const CHANGES: &[&str] = &[
 pub const KEYS: &[&str] = &["k0", "k1", "k2"];
 const SCHEDULES: &[&str] = &["s0", "s1", "s2", "s3", "s4"];
 
+const UNIQUES: &[&str] = &["u0", "u1"];
+
+/// So many starts in so many seconds.
+pub type Rate = (usize, i64);
+
 /// A job to be queued.
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub tag: String,
     pub priority: i32,
     pub key: Option<&'static str>,
+    pub limit: Option<usize>,
+    pub rate: Option<Rate>,
+    /// For so many seconds, or as long as the job lives.
+    pub unique: Option<(&'static str, Option<i64>)>,
     pub run_at: Option<DateTime<Utc>>,
     pub max_attempts: u32,
-    pub backoff_s: u64,
+    /// The waits between attempts, in seconds.
+    pub waits: Vec<u64>,
+    /// Without any, the first one, in seconds; it doubles.
+    pub base_s: u64,
+    pub then: Vec<Spec>,
+    pub on_failure: Vec<Spec>,
+}
+
+impl Spec {
+    /// As the API has it.
+    pub fn json(&self) -> Value {
+        let mut json = json!({
+            "action_type": "script", "action_config": {"command": "true"}, "description": self.tag, "priority": self.priority,
+            "concurrency_key": self.key, "concurrency_limit": self.limit, "run_at": self.run_at,
+            "rate_limit": self.rate.map(|(count, seconds)| json!({"count": count, "per_s": seconds})),
+            "unique_key": self.unique.map(|(key, _)| key), "unique_for_s": self.unique.and_then(|(_, period)| period),
+            "max_retries": self.max_attempts - 1,
+            "then": self.then.iter().map(Self::json).collect::<Vec<_>>(),
+            "on_failure": self.on_failure.iter().map(Self::json).collect::<Vec<_>>(),
+        });
+        if self.waits.is_empty() {
+            json["retry_backoff_minutes"] = json!(self.base_s as f64 / 60.0);
+        } else {
+            json["retry_delays_s"] = json!(self.waits);
+        }
+        json
+    }
+
+    /// The wait after failed attempt `attempt` of a round, in microseconds: at least and at most.
+    pub fn wait(&self, attempt: u32) -> (u64, u64) {
+        const DAY: u64 = 24 * 3_600_000_000;
+        match self.waits.last() {
+            None => {
+                let plain = (self.base_s * 1_000_000).saturating_mul(1 << (attempt - 1)).min(DAY);
+                (plain, (plain + plain / 5 + 1).min(DAY))
+            }
+            Some(last) => {
+                let wait = self.waits.get(attempt as usize - 1).unwrap_or(last) * 1_000_000;
+                (wait, wait)
+            }
+        }
+    }
 }
 
 /// What a schedule is to become.
@@ -54,7 +104,9 @@ pub struct Plan {
     pub priority: i32,
     pub key: Option<&'static str>,
     pub max_retries: u32,
-    pub backoff_minutes: u32,
+    /// Its jobs are spread over so many seconds.
+    pub jitter_s: i64,
+    pub overlap: &'static str,
     pub expires: Option<DateTime<Utc>>,
 }
 
@@ -66,6 +118,12 @@ pub enum CatchUp {
 }
 
 impl Plan {
+    /// The concurrency key of its jobs: those that must not run side by side have one of their own.
+    pub fn key(&self) -> Option<String> {
+        let own = (self.overlap == "queue").then(|| format!("event:{}", self.id));
+        self.key.map(str::to_owned).or(own)
+    }
+
     /// Its condition, as it is sent.
     pub fn condition(&self) -> (&'static str, Value) {
         let (condition, mut expression) = self.rule.condition();
@@ -84,7 +142,7 @@ impl Plan {
         json!({
             "id": self.id, "type": "simulated", "condition_type": condition, "condition_expr": expression,
             "action_type": "script", "action_config": {"command": "true"}, "status": self.status, "priority": self.priority,
-            "concurrency_key": self.key, "max_retries": self.max_retries, "retry_backoff_minutes": self.backoff_minutes,
+            "concurrency_key": self.key, "max_retries": self.max_retries, "retry_backoff_minutes": 0, "jitter_s": self.jitter_s, "overlap": self.overlap,
             "expires_at": self.expires, "description": self.id,
         })
     }
@@ -92,20 +150,36 @@ impl Plan {
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Enqueue(Spec),
+    Enqueue(Box<Spec>),
+    EnqueueMany(Vec<Spec>),
+    /// Writes that reach the disk in one commit.
+    Together(Vec<Op>),
     Claim(usize),
+    /// The workers have room for so many more.
+    Room(i64),
+    /// The workers are given what there is room for.
+    Feed,
     /// By position among the leases that are held.
     Finish(usize, Outcome),
     /// By position among the leases that are over.
     LateFinish(usize),
     /// By sequence number.
     Cancel(i64),
+    /// By sequence number.
+    Retry(i64),
+    RetryDead,
+    SetKey(&'static str, usize, Option<Rate>),
     ReleaseOwn,
+    /// By position among the leases that are held: it was handed out too early.
+    PutBack(usize),
     Upsert(Box<Plan>),
     /// The same once more: nothing changes.
     Touch(&'static str),
     Pause(&'static str),
     Resume(&'static str),
+    /// As `Pause` and `Resume`, by the calls made for it.
+    Halt(&'static str),
+    GoOn(&'static str),
     Delete(&'static str),
     Trigger(&'static str),
     Tick,
@@ -113,22 +187,58 @@ pub enum Op {
     Restart,
 }
 
+/// The kinds of steps that write.
+pub const WRITES: &[&str] = &[
+    "start",
+    "enqueue",
+    "enqueue many",
+    "together",
+    "claim",
+    "feed",
+    "finish: success",
+    "finish: failure",
+    "finish: cancelled",
+    "late finish",
+    "cancel",
+    "retry",
+    "retry dead",
+    "set key",
+    "release",
+    "upsert",
+    "touch",
+    "pause",
+    "resume",
+    "delete",
+    "trigger",
+    "tick",
+];
+
 impl Op {
     /// Its name in the table of writes that were crashed at.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Enqueue(_) => "enqueue",
+            Self::EnqueueMany(_) => "enqueue many",
+            Self::Together(_) => "together",
+            Self::Room(_) => "room",
+            Self::Feed => "feed",
             Self::Claim(_) => "claim",
             Self::Finish(_, Outcome::Succeeded(_)) => "finish: success",
             Self::Finish(_, Outcome::Failed { .. }) => "finish: failure",
             Self::Finish(_, Outcome::Cancelled) => "finish: cancelled",
             Self::LateFinish(_) => "late finish",
             Self::Cancel(_) => "cancel",
+            Self::Retry(_) => "retry",
+            Self::RetryDead => "retry dead",
+            Self::SetKey(..) => "set key",
             Self::ReleaseOwn => "release",
+            Self::PutBack(_) => "put back",
             Self::Upsert(_) => "upsert",
             Self::Touch(_) => "touch",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
+            Self::Halt(_) => "halt",
+            Self::GoOn(_) => "go on",
             Self::Delete(_) => "delete",
             Self::Trigger(_) => "trigger",
             Self::Tick => "tick",
@@ -145,37 +255,103 @@ impl Sim {
         loop {
             let id = *self.rng.pick(SCHEDULES);
             return match self.rng.below(100) {
-                0..14 => Op::Enqueue(self.spec()),
-                14..28 => Op::Claim(1 + self.rng.below(4)),
-                28..44 if !self.held.is_empty() => Op::Finish(self.rng.below(self.held.len()), outcome(&mut self.rng)),
-                44..48 if !self.stale.is_empty() => Op::LateFinish(self.rng.below(self.stale.len())),
-                48..52 if !live.is_empty() => Op::Cancel(*self.rng.pick(&live)),
-                52 if !self.before.jobs.is_empty() => Op::Cancel(self.rng.range(1, 2 + self.before.jobs.len() as i64)),
-                53 => Op::ReleaseOwn,
-                54..61 => Op::Upsert(Box::new(self.plan(id))),
-                61..63 => Op::Touch(id),
-                63 => Op::Pause(id),
-                64..66 => Op::Resume(id),
-                66 => Op::Delete(id),
-                67..69 => Op::Trigger(id),
-                69..81 => Op::Tick,
-                81..97 => Op::Advance(self.leap()),
-                97 => Op::Restart,
+                0..10 => Op::Enqueue(Box::new(self.spec(2))),
+                10 => Op::EnqueueMany((0..self.rng.range(1, 4)).map(|_| self.spec(1)).collect()),
+                11..16 => self.together(&live),
+                16..28 => Op::Claim(1 + self.rng.below(4)),
+                28 => Op::Room(self.rng.range(1, 3)),
+                29..31 => Op::Feed,
+                31..46 if !self.held.is_empty() => Op::Finish(self.rng.below(self.held.len()), outcome(&mut self.rng)),
+                46..49 if !self.stale.is_empty() => Op::LateFinish(self.rng.below(self.stale.len())),
+                49..52 if !live.is_empty() => Op::Cancel(*self.rng.pick(&live)),
+                52 => Op::Cancel(self.any_job()),
+                53..55 => Op::Retry(self.any_job()),
+                55 => Op::RetryDead,
+                56 => self.set_key(),
+                57 if self.rng.chance(1, 2) => Op::ReleaseOwn,
+                57 if !self.held.is_empty() => Op::PutBack(self.rng.below(self.held.len())),
+                58..64 => Op::Upsert(Box::new(self.plan(id))),
+                64 => Op::Touch(id),
+                65 => Op::Pause(id),
+                66 => Op::Resume(id),
+                67 if self.rng.chance(1, 3) => Op::Halt(id),
+                67 => Op::GoOn(id),
+                68 => Op::Delete(id),
+                69 => Op::Trigger(id),
+                70..81 => Op::Tick,
+                81..98 => Op::Advance(self.leap()),
+                98 => Op::Restart,
                 _ => continue,
             };
         }
     }
 
-    fn spec(&mut self) -> Spec {
+    fn any_job(&mut self) -> i64 {
+        self.rng.range(1, 2 + self.before.jobs.keys().next_back().copied().unwrap_or(0))
+    }
+
+    fn set_key(&mut self) -> Op {
+        let key = *self.rng.pick(KEYS);
+        let rate = self.rng.chance(1, 3).then(|| (self.rng.range(1, 4) as usize, *self.rng.pick(&[10, 600, 20_000])));
+        Op::SetKey(key, 1 + self.rng.below(3), rate)
+    }
+
+    /// Some writes that do not depend on one another's answers, a refused one among them as likely as not.
+    fn together(&mut self, live: &[i64]) -> Op {
+        let mut ops = Vec::new();
+        let mut free: Vec<usize> = (0..self.held.len()).collect();
+        for _ in 0..self.rng.range(2, 6) {
+            let op = match self.rng.below(10) {
+                0..4 => Op::Enqueue(Box::new(self.spec(1))),
+                4..6 if !free.is_empty() => {
+                    let at = self.rng.below(free.len());
+                    Op::Finish(free.swap_remove(at), outcome(&mut self.rng))
+                }
+                6 if !self.stale.is_empty() => Op::LateFinish(self.rng.below(self.stale.len())),
+                7 if !live.is_empty() => Op::Cancel(*self.rng.pick(live)),
+                8 => Op::Retry(self.any_job()),
+                9 => self.set_key(),
+                _ => Op::Claim(1 + self.rng.below(2)),
+            };
+            ops.push(op);
+        }
+        // At most one claim, and before what it might take, or nobody could tell who took what.
+        let claim = ops.iter().find(|op| matches!(op, Op::Claim(_))).cloned();
+        ops.retain(|op| !matches!(op, Op::Claim(_)));
+        ops.splice(0..0, claim);
+        Op::Together(ops)
+    }
+
+    fn spec(&mut self, generations: u32) -> Spec {
         self.tags += 1;
+        let now = self.world.now();
+        let tag = format!("j{}", self.tags);
+        let followers = |sim: &mut Self, of: u64| {
+            let some = generations > 0 && sim.rng.chance(1, of);
+            let mut specs = if some { vec![sim.spec(generations - 1)] } else { Vec::new() };
+            // What follows is read when its time comes, and may come twice.
+            specs.iter_mut().for_each(|spec| (spec.unique, spec.run_at) = (None, None));
+            specs
+        };
+        let (then, on_failure) = (followers(self, 5), followers(self, 4));
         let rng = &mut self.rng;
+        let key = rng.chance(1, 2).then(|| *rng.pick(KEYS));
         Spec {
-            tag: format!("j{}", self.tags),
+            tag,
             priority: rng.range(1, 4) as i32,
-            key: rng.chance(1, 2).then(|| *rng.pick(KEYS)),
-            run_at: rng.chance(1, 3).then(|| self.world.now() + Duration::seconds(rng.range(-3600, 90_000))),
+            key,
+            limit: (key.is_some() && rng.chance(1, 8)).then(|| rng.range(1, 4) as usize),
+            rate: (key.is_some() && rng.chance(1, 10))
+                .then(|| (rng.range(1, 4) as usize, *rng.pick(&[10, 600, 20_000]))),
+            unique: rng
+                .chance(1, 6)
+                .then(|| (*rng.pick(UNIQUES), rng.chance(1, 2).then(|| *rng.pick(&[60, 5000, 90_000])))),
+            run_at: rng.chance(1, 3).then(|| now + Duration::seconds(rng.range(-3600, 90_000))),
             max_attempts: rng.range(1, 4) as u32,
-            backoff_s: *rng.pick(&[0, 1, 30, 600, 50_000]),
+            base_s: *rng.pick(&[0, 30, 600, 50_000]),
+            waits: rng.pick(&[vec![], vec![], vec![0], vec![1, 600, 50_000]]).clone(),
+            then,
+            on_failure,
         }
     }
 
@@ -203,7 +379,8 @@ impl Sim {
             priority: rng.range(1, 4) as i32,
             key: rng.chance(1, 3).then(|| *rng.pick(KEYS)),
             max_retries: rng.range(0, 3) as u32,
-            backoff_minutes: *rng.pick(&[0, 1, 10]),
+            jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
+            overlap: if rng.chance(1, 3) { "queue" } else { "allow" },
             expires: rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000))),
         }
     }
@@ -229,7 +406,7 @@ impl Sim {
 fn outcome(rng: &mut Rng) -> Outcome {
     match rng.below(10) {
         0..5 => Outcome::Succeeded("done".into()),
-        5..8 => Outcome::Failed { error: "no".into(), permanent: false, retry_after: None },
+        5..8 => Outcome::failed("no"),
         8 => Outcome::Failed { error: "never".into(), permanent: true, retry_after: None },
         _ => Outcome::Cancelled,
     }

@@ -6,7 +6,7 @@ use crate::bus::{Bus, BusEvent};
 use crate::error::Result;
 use crate::event::Events;
 use crate::queue::Queue;
-use crate::store::Store;
+use crate::store::{Store, StoreOptions};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use futures::{Stream, StreamExt as _};
@@ -28,7 +28,7 @@ pub struct Engine {
 pub struct World {
     dir: TempDir,
     pub clock: Arc<ManualClock>,
-    pub reaper: Reaper,
+    pub reaper: Arc<Reaper>,
     /// None between a crash and the next start.
     engine: Option<Engine>,
     camera: Option<Camera>,
@@ -46,7 +46,7 @@ impl World {
         Self {
             dir,
             clock,
-            reaper: Reaper::default(),
+            reaper: Arc::default(),
             engine: None,
             camera: None,
             boot: Uuid::nil(),
@@ -72,7 +72,8 @@ impl World {
         let boot = BootId::generate();
         self.boot = boot.uuid();
         let shared: SharedClock = self.clock.clone();
-        let store = Store::open(&self.path(), &shared).await?;
+        let options = StoreOptions { faults: Some(self.reaper.clone()) };
+        let store = Store::open_with(&self.path(), &shared, options).await?;
         let bus = Bus::open(store.clone(), shared.clone()).await?;
         let queue = Queue::open(store.clone(), bus.clone(), shared.clone(), boot).await?;
         let events = Events::new(store.clone(), bus.clone(), queue.clone(), shared, Arc::new(|| Tz::UTC));

@@ -1,0 +1,229 @@
+//! What the engine must remember, as plainly as it can be said.
+
+use super::oracle::Rule;
+use super::picture::JobRow;
+use super::steps::{CatchUp, Plan, Spec, ended};
+use chrono::{DateTime, Duration, Utc};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A slot this late was not missed.
+const PROMPT: Duration = Duration::seconds(60);
+
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub jobs: BTreeMap<i64, JobRow>,
+    pub schedules: BTreeMap<&'static str, Schedule>,
+    pub keys: BTreeMap<String, Key>,
+    pub uniques: BTreeMap<&'static str, Standing>,
+    /// Of the step in hand: the jobs that must have come, and what the bus must tell about those there were.
+    pub new: Vec<NewRow>,
+    pub facts: Vec<(i64, &'static str)>,
+}
+
+/// A schedule.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    pub plan: Plan,
+    pub status: &'static str,
+    pub next: Option<DateTime<Utc>>,
+    /// Slots that have their job already.
+    pub filled: BTreeSet<DateTime<Utc>>,
+}
+
+/// A concurrency key.
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub limit: usize,
+    /// So many starts in so many microseconds.
+    pub rate: Option<(usize, i64)>,
+    /// As many as the rate counts, oldest first.
+    pub starts: Vec<i64>,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self { limit: 1, rate: None, starts: Vec::new() }
+    }
+}
+
+/// The job that stands for a unique key.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub tag: String,
+    pub until: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NewRow {
+    pub tag: String,
+    pub event: Option<String>,
+    pub slot: Option<i64>,
+    pub depth: u32,
+    pub priority: i32,
+    pub key: Option<String>,
+    pub run_at: i64,
+    /// It may be due so much later, in microseconds.
+    pub spread: i64,
+    pub max_attempts: u32,
+    /// It began at once.
+    pub held: bool,
+}
+
+impl NewRow {
+    pub fn of_spec(spec: &Spec, parent: Option<&JobRow>, now: DateTime<Utc>) -> Self {
+        Self {
+            tag: spec.tag.clone(),
+            event: parent.and_then(|parent| parent.event.clone()),
+            slot: None,
+            depth: parent.map_or(0, |parent| parent.depth + 1),
+            priority: spec.priority,
+            key: spec.key.map(str::to_owned),
+            run_at: spec.run_at.unwrap_or(now).timestamp_micros(),
+            spread: 0,
+            max_attempts: spec.max_attempts,
+            held: false,
+        }
+    }
+
+    pub fn of_plan(plan: &Plan, slot: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Self {
+        Self {
+            tag: plan.id.to_owned(),
+            event: Some(plan.id.to_owned()),
+            slot: slot.map(|slot| slot.timestamp_micros()),
+            depth: 0,
+            priority: plan.priority,
+            key: plan.key(),
+            run_at: slot.filter(|_| plan.jitter_s > 0).unwrap_or(now).timestamp_micros(),
+            spread: slot.map_or(0, |_| plan.jitter_s * 1_000_000),
+            max_attempts: plan.max_retries + 1,
+            held: false,
+        }
+    }
+}
+
+impl Model {
+    /// Whether a job stands for the unique key now; its tag.
+    pub fn standing(&self, key: &str, now: DateTime<Utc>) -> Option<&str> {
+        let standing = self.uniques.get(key)?;
+        let stands = match standing.until {
+            Some(until) => until > now.timestamp_micros(),
+            None => {
+                self.new.iter().any(|new| new.tag == standing.tag)
+                    || self.jobs.values().any(|job| job.tag == standing.tag && !ended(job.state))
+            }
+        };
+        stands.then_some(standing.tag.as_str())
+    }
+
+    /// What a job that comes along sets for its key and its unique key.
+    pub fn note(&mut self, spec: &Spec, now: DateTime<Utc>) {
+        if let Some(name) = spec.key
+            && (spec.limit.is_some() || spec.rate.is_some())
+        {
+            let key = self.keys.entry(name.to_owned()).or_default();
+            key.limit = spec.limit.unwrap_or(key.limit);
+            key.rate = spec.rate.map(micros).or(key.rate);
+        }
+        if let Some((key, period)) = spec.unique {
+            let until = period.map(|seconds| (now + Duration::seconds(seconds)).timestamp_micros());
+            self.uniques.insert(key, Standing { tag: spec.tag.clone(), until });
+        }
+    }
+
+    pub fn running(&self, key: &str) -> usize {
+        let held = self.new.iter().filter(|new| new.held && new.key.as_deref() == Some(key)).count();
+        held + self.jobs.values().filter(|job| job.boot.is_some() && job.key.as_deref() == Some(key)).count()
+    }
+
+    /// Whether one more job of the key may start.
+    pub fn admits(&self, name: &str, now: DateTime<Utc>) -> bool {
+        let usual = Key::default();
+        let key = self.keys.get(name).unwrap_or(&usual);
+        let paced = key.rate.is_some_and(|(count, period)| {
+            let oldest = key.starts.len().checked_sub(count).map(|at| key.starts[at]);
+            oldest.is_some_and(|oldest| oldest + period > now.timestamp_micros())
+        });
+        self.running(name) < key.limit && !paced
+    }
+
+    /// Notes a start for the key's rate.
+    pub fn started(&mut self, name: &str, now: DateTime<Utc>) {
+        if let Some(key) = self.keys.get_mut(name)
+            && let Some((count, _)) = key.rate
+        {
+            key.starts.push(now.timestamp_micros());
+            key.starts.drain(..key.starts.len().saturating_sub(count));
+        }
+    }
+
+    pub fn set_key(&mut self, name: &str, limit: usize, rate: Option<(usize, i64)>) {
+        let key = self.keys.entry(name.to_owned()).or_default();
+        (key.limit, key.rate) = (limit, rate.map(micros));
+        if rate.is_none() {
+            key.starts.clear();
+        }
+    }
+
+    /// A schedule that is sent: what stays the same keeps its place in time.
+    pub fn put(&mut self, plan: &Plan, now: DateTime<Utc>) {
+        let before = self.schedules.remove(plan.id);
+        let same = before.as_ref().is_some_and(|b| b.plan.condition() == plan.condition());
+        let status = plan.status.unwrap_or_else(|| before.as_ref().filter(|_| same).map_or("active", |b| b.status));
+        let mut schedule = Schedule {
+            plan: plan.clone(),
+            status: "",
+            next: before.as_ref().filter(|_| same).and_then(|b| b.next),
+            filled: before.map(|b| b.filled).unwrap_or_default(),
+        };
+        schedule.set_status(status, now);
+        self.schedules.insert(plan.id, schedule);
+    }
+
+    /// A look at what is due: the jobs that come of it.
+    pub fn tick(&mut self, now: DateTime<Utc>) -> Vec<NewRow> {
+        let mut new = Vec::new();
+        for schedule in self.schedules.values_mut() {
+            let open = matches!(schedule.status, "active" | "paused");
+            if open && schedule.plan.expires.is_some_and(|at| at <= now) {
+                (schedule.status, schedule.next) = ("expired", None);
+            }
+            let Some(next) = schedule.next.filter(|next| *next <= now) else { continue };
+            let due = schedule.plan.rule.due(next, now);
+            let most = match schedule.plan.catch_up {
+                CatchUp::Skip | CatchUp::Latest => 1,
+                CatchUp::All(max) => max,
+            };
+            for slot in &due[due.len().saturating_sub(most)..] {
+                let missed = schedule.plan.catch_up == CatchUp::Skip && now - *slot > PROMPT;
+                if !missed && schedule.filled.insert(*slot) {
+                    new.push(NewRow::of_plan(&schedule.plan, Some(*slot), now));
+                }
+            }
+            if matches!(schedule.plan.rule, Rule::Once { .. }) {
+                (schedule.status, schedule.next) = ("completed", None);
+            } else {
+                schedule.next = schedule.plan.rule.after(now, next);
+            }
+        }
+        new
+    }
+}
+
+impl Schedule {
+    pub fn set_status(&mut self, status: &'static str, now: DateTime<Utc>) {
+        self.status = status;
+        self.next = match status {
+            "active" => self.next.or_else(|| self.plan.rule.first(now)),
+            _ => None,
+        };
+    }
+
+    /// Whether it could not be active any more.
+    pub fn is_past(&self, now: DateTime<Utc>) -> bool {
+        self.plan.expires.is_some_and(|at| at <= now)
+    }
+}
+
+fn micros((count, seconds): (usize, i64)) -> (usize, i64) {
+    (count, seconds * 1_000_000)
+}
