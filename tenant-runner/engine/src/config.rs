@@ -1,6 +1,8 @@
 //! What the engine is told: plain values fixed for one start (`EngineConfig`), and what may change while it runs
 //! (`Settings`). Parsing flags, environment and wire formats is the caller's business.
 
+use crate::ops::Severity;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use nexaas_common::secret::SecretString;
 use std::collections::HashMap;
@@ -59,13 +61,25 @@ impl EngineConfig {
 #[derive(Debug, Clone)]
 pub struct OpsConfig {
     pub enabled: bool,
+    /// Between two looks while something happens.
     pub interval: Duration,
-    /// Told of every new critical alert.
-    pub webhook_url: Option<Url>,
+    /// Between two looks while nothing happens.
+    pub idle_interval: Duration,
+    /// Told of alerts, and of their end.
+    pub webhooks: Vec<Url>,
+    /// Signs what is sent to them (`whsec_…`); without it the settings' secret `OPS_WEBHOOK_SECRET` does, else nothing.
+    pub webhook_secret: Option<SecretString>,
+    /// Alerts below this are not sent.
+    pub webhook_severity: Severity,
+    /// Whether remedies that cannot end live work run by themselves.
+    pub heal: bool,
     /// A job that runs longer than this is reported (never ended) as stuck.
     pub stale_job_timeout: Duration,
     /// More failed jobs than this in an hour raise an alert.
     pub max_failed_jobs_hour: u64,
+    pub limits: OpsLimits,
+    /// When the certificate of whoever embeds the engine ends, if it has one.
+    pub certificate_not_after: Option<DateTime<Utc>>,
 }
 
 impl Default for OpsConfig {
@@ -73,9 +87,66 @@ impl Default for OpsConfig {
         Self {
             enabled: true,
             interval: Duration::from_secs(60),
-            webhook_url: None,
+            idle_interval: Duration::from_secs(15 * 60),
+            webhooks: Vec::new(),
+            webhook_secret: None,
+            webhook_severity: Severity::Critical,
+            heal: true,
             stale_job_timeout: Duration::from_secs(30 * 60),
             max_failed_jobs_hour: 10,
+            limits: OpsLimits::default(),
+            certificate_not_after: None,
+        }
+    }
+}
+
+/// From where on a reading is a finding. Parts are of one, not percent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpsLimits {
+    /// Of the jobs that ended within an hour, this part failed. Judged once `ratio_from` jobs ended.
+    pub max_failure_ratio: f64,
+    pub ratio_from: u64,
+    pub max_pending_jobs: u64,
+    /// A job that could run has waited this long.
+    pub max_ready_age: Duration,
+    /// A schedule is due for this long and was not fired.
+    pub scheduler_late: Duration,
+    /// A write and a read took this long.
+    pub database_slow: Duration,
+    pub max_database_bytes: u64,
+    pub max_wal_bytes: u64,
+    pub disk_free_warning: f64,
+    pub disk_free_critical: f64,
+    pub memory_warning: f64,
+    pub memory_critical: f64,
+    /// The wall clock moved by this much against the machine's own.
+    pub clock_jump: Duration,
+    pub certificate_warning: Duration,
+    pub certificate_critical: Duration,
+    /// How old the newest backup may be; none: no backup is expected.
+    pub backup_max_age: Option<Duration>,
+}
+
+impl Default for OpsLimits {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(3600);
+        Self {
+            max_failure_ratio: 0.5,
+            ratio_from: 20,
+            max_pending_jobs: 10_000,
+            max_ready_age: Duration::from_secs(15 * 60),
+            scheduler_late: Duration::from_secs(60),
+            database_slow: Duration::from_secs(2),
+            max_database_bytes: 2 << 30,
+            max_wal_bytes: 256 << 20,
+            disk_free_warning: 0.10,
+            disk_free_critical: 0.03,
+            memory_warning: 0.85,
+            memory_critical: 0.95,
+            clock_jump: Duration::from_secs(60),
+            certificate_warning: 21 * 24 * HOUR,
+            certificate_critical: 3 * 24 * HOUR,
+            backup_max_age: None,
         }
     }
 }
@@ -114,4 +185,13 @@ pub struct Settings {
     pub registration: Registration,
     /// Overrides `EngineConfig::default_timezone`.
     pub default_timezone: Option<Tz>,
+    pub backup: BackupState,
+}
+
+/// What is known of this tenant's backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupState {
+    pub last: Option<DateTime<Utc>>,
+    /// How old the newest one may be; overrides `OpsLimits::backup_max_age`. None of both: no backup is expected.
+    pub max_age: Option<Duration>,
 }

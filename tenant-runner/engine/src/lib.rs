@@ -32,7 +32,7 @@ pub mod worker;
 pub mod workspace;
 
 pub use bus::Bus;
-pub use config::{EngineConfig, OpsConfig, Registration, Settings};
+pub use config::{BackupState, EngineConfig, OpsConfig, OpsLimits, Registration, Settings};
 pub use error::{EngineError, Kind};
 pub use event::Events;
 pub use ops::Ops;
@@ -99,8 +99,8 @@ impl Engine {
         schedule::timer::start(events.clone(), clock.clone(), &supervisor);
         schedule::clock_change::start(vec![events.changed().clone(), queue.ready().clone()], &supervisor);
         parts.workspace.watch(&supervisor);
-        let rules = [retention::CORE, usage::KEEP, chat::KEEP].concat();
-        retention::start(store.clone(), &bus, clock.clone(), rules, &supervisor);
+        let rules = [retention::CORE, ops::KEEP, usage::KEEP, chat::KEEP].concat();
+        retention::start(store.clone(), &bus, clock.clone(), rules.clone(), &supervisor);
         let folder = config.database_path.parent().map(ToOwned::to_owned).unwrap_or_default();
         let ops = Ops::start(
             ops::Sources {
@@ -109,8 +109,17 @@ impl Engine {
                 queue: queue.clone(),
                 events: events.clone(),
                 workers,
+                workspace: parts.workspace.clone(),
                 clock,
+                monotonic: ops::monotonic(),
+                settings: settings.clone(),
+                tenant: config.tenant,
+                database: config.database_path,
                 folder,
+                rules,
+                model_url: config.anthropic_base_url,
+                allowed: config.allow_private_webhook_targets,
+                search_path: search_path(&config.script_env),
             },
             config.ops,
             &supervisor,
@@ -176,6 +185,11 @@ impl Engine {
         }
         self.store.check().await.map_err(|error| error.public().to_owned())
     }
+}
+
+/// Where scripts find their commands.
+fn search_path(script_env: &[(String, String)]) -> String {
+    script_env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default()
 }
 
 fn zone_of(settings: Option<&Settings>, fallback: chrono_tz::Tz) -> chrono_tz::Tz {

@@ -120,9 +120,32 @@ pub async fn pass(store: &Store, rules: &[Keep], now: DateTime<Utc>) -> Result<u
         }
     }
     if removed > 0 {
-        store.write(|tx| Ok(tx.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?)).await?;
+        give_back(store).await?;
     }
     Ok(removed)
+}
+
+/// Gives free pages back to the file system, a few at a time; answers how many that were.
+pub async fn give_back(store: &Store) -> Result<u64> {
+    let mut given = 0;
+    loop {
+        let pages = store.write(|tx| vacuum_step(tx)).await?;
+        given += pages;
+        if pages < u64::from(PAGES_AT_ONCE) {
+            return Ok(given);
+        }
+    }
+}
+
+/// The pragma answers a row per page and does no more than it is stepped for.
+fn vacuum_step(tx: &rusqlite::Connection) -> Result<u64> {
+    let mut statement = tx.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+    let mut rows = statement.query([])?;
+    let mut pages = 0;
+    while rows.next()?.is_some() {
+        pages += 1;
+    }
+    Ok(pages)
 }
 
 fn remove(tx: &rusqlite::Connection, rule: &Keep, now: DateTime<Utc>) -> Result<u64> {

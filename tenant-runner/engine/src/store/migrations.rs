@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     14 "014_workspace_good";
     20 "020_queue";
     21 "021_schedules";
+    22 "022_ops";
 };
 
 pub(super) fn apply(connection: &mut Connection, now: DateTime<Utc>) -> Result<()> {
