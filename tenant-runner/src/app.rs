@@ -6,6 +6,7 @@ use crate::config::{Config, Mode, Refusal, Standalone};
 use crate::http::signature::Seen;
 use crate::listener::Listener;
 use crate::{grpc, http, probe, tls};
+use chrono::{DateTime, Utc};
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::TenantId;
 use nexaas_common::secret::ExposeSecret as _;
@@ -104,11 +105,12 @@ pub struct Runner {
 
 impl Runner {
     pub async fn start(config: Config, clock: SharedClock, metrics: Option<Render>) -> Result<Self, StartError> {
-        let tls = match &config.mode {
+        let (tls, not_after) = match &config.mode {
             Mode::Tenant { id, identity_dir, .. } => {
-                Some(Arc::new(tls::server_config(&tls::Identity::read(identity_dir)?, *id)?))
+                let identity = tls::Identity::read(identity_dir)?;
+                (Some(Arc::new(tls::server_config(&identity, *id)?)), identity.not_after())
             }
-            Mode::Standalone(_) => None,
+            Mode::Standalone(_) => (None, None),
         };
         let tcp = TcpListener::bind(config.listen)
             .await
@@ -121,7 +123,7 @@ impl Runner {
         }
 
         let inner = Supervisor::new();
-        let engine = Engine::start(engine_config(&config, &output), clock.clone(), inner.clone())
+        let engine = Engine::start(engine_config(&config, &output, not_after), clock.clone(), inner.clone())
             .await
             .map_err(StartError::Engine)?;
         let tenant = match &config.mode {
@@ -216,7 +218,7 @@ fn private_dir(dir: &Path) -> Result<(), StartError> {
         .map_err(|source| StartError::Io { what: format!("{} cannot be made", dir.display()), source })
 }
 
-fn engine_config(config: &Config, output: &Path) -> EngineConfig {
+fn engine_config(config: &Config, output: &Path, not_after: Option<DateTime<Utc>>) -> EngineConfig {
     let tenant = match &config.mode {
         Mode::Tenant { id, .. } => id.to_string(),
         Mode::Standalone(_) => "standalone".to_owned(),
@@ -230,13 +232,7 @@ fn engine_config(config: &Config, output: &Path) -> EngineConfig {
     for (name, path) in [("HOME", output), ("NEXAAS_OUTPUT", output), ("NEXAAS_WORKSPACE", &config.workspace_root)] {
         engine.script_env.push((name.to_owned(), path.display().to_string()));
     }
-    engine.ops = OpsConfig {
-        enabled: config.monitor.enabled,
-        interval: config.monitor.interval,
-        webhook_url: config.monitor.webhook_url.clone(),
-        stale_job_timeout: config.monitor.stale_job_timeout,
-        max_failed_jobs_hour: u64::from(config.monitor.max_failed_jobs_hour),
-    };
+    engine.ops = OpsConfig { certificate_not_after: not_after, ..config.monitor.clone() };
     engine.allow_private_webhook_targets.clone_from(&config.allow_private_webhook_targets);
     engine.jwt_secret.clone_from(&config.jwt_secret);
     engine.anthropic_base_url = config.anthropic_base_url.clone();

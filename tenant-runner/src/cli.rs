@@ -2,7 +2,7 @@
 //! they come from the environment or from a file, never from a flag, because arguments are visible to every process.
 //! A refusal is one line on standard error and exit code 2.
 
-use clap::builder::BoolishValueParser;
+use crate::monitor::MonitorArgs;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -105,21 +105,8 @@ pub struct ServeArgs {
     /// Where the Anthropic API is.
     #[arg(long, env = "ANTHROPIC_BASE_URL", default_value = "https://api.anthropic.com")]
     pub anthropic_base_url: String,
-    /// Watch over the engine and repair what can be repaired.
-    #[arg(long, env = "OPS_MONITOR_ENABLED", default_value = "true", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
-    pub ops_monitor_enabled: bool,
-    /// Seconds between two looks of the monitor.
-    #[arg(long, env = "OPS_MONITOR_INTERVAL_S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=86_400))]
-    pub ops_monitor_interval_s: u64,
-    /// Where alerts are posted.
-    #[arg(long, env = "OPS_WEBHOOK_URL")]
-    pub ops_webhook_url: Option<String>,
-    /// Minutes after which the monitor reports a running job.
-    #[arg(long, env = "OPS_STALE_JOB_TIMEOUT_M", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_080))]
-    pub ops_stale_job_timeout_m: u64,
-    /// Failed jobs within an hour above which the monitor alerts.
-    #[arg(long, env = "OPS_MAX_FAILED_JOBS_HOUR", default_value_t = 10)]
-    pub ops_max_failed_jobs_hour: u32,
+    #[command(flatten)]
+    pub monitor: MonitorArgs,
     /// Seconds that open requests and running jobs get to finish after SIGTERM.
     #[arg(long, env = "NEXAAS_SHUTDOWN_SECONDS", default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub shutdown_seconds: u64,

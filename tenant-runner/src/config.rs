@@ -4,7 +4,7 @@
 use crate::cli::ServeArgs;
 use nexaas_common::id::TenantId;
 use nexaas_common::secret::SecretString;
-use nexaas_engine::Registration;
+use nexaas_engine::{OpsConfig, Registration};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -44,15 +44,6 @@ pub struct Standalone {
 }
 
 #[derive(Debug, Clone)]
-pub struct Monitor {
-    pub enabled: bool,
-    pub interval: Duration,
-    pub webhook_url: Option<Url>,
-    pub stale_job_timeout: Duration,
-    pub max_failed_jobs_hour: u32,
-}
-
-#[derive(Debug, Clone)]
 pub struct Config {
     pub mode: Mode,
     pub listen: SocketAddr,
@@ -69,7 +60,7 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     pub anthropic_base_url: Url,
     pub jwt_secret: Option<SecretString>,
-    pub monitor: Monitor,
+    pub monitor: OpsConfig,
     pub shutdown: Duration,
     /// How often a stream asks whether its caller's credential still holds.
     pub recheck: Duration,
@@ -113,6 +104,7 @@ impl Config {
                 notes.push(format!("{name} is {why}"));
             }
         }
+        let monitor = args.monitor.resolve(env, &mut notes)?;
         Ok(Self {
             mode,
             listen,
@@ -130,16 +122,7 @@ impl Config {
             cors_origins: origins(&args.cors_origins)?,
             anthropic_base_url: http_url("ANTHROPIC_BASE_URL", &args.anthropic_base_url)?,
             jwt_secret: secret(env, "JWT_SECRET", args.jwt_secret_file.as_deref(), SECRET_MIN)?,
-            monitor: Monitor {
-                enabled: args.ops_monitor_enabled,
-                interval: Duration::from_secs(args.ops_monitor_interval_s),
-                webhook_url: match args.ops_webhook_url.as_deref().filter(|u| !u.is_empty()) {
-                    Some(text) => Some(http_url("OPS_WEBHOOK_URL", text)?),
-                    None => None,
-                },
-                stale_job_timeout: Duration::from_secs(args.ops_stale_job_timeout_m * 60),
-                max_failed_jobs_hour: args.ops_max_failed_jobs_hour,
-            },
+            monitor,
             shutdown: Duration::from_secs(args.shutdown_seconds),
             recheck: RECHECK,
             notes,
@@ -193,7 +176,7 @@ fn listen(args: &ServeArgs, mode: &Mode) -> Result<SocketAddr, Refusal> {
 }
 
 /// A secret from the environment or from a file, but not from both.
-fn secret(
+pub(crate) fn secret(
     env: &dyn Fn(&str) -> Option<String>,
     name: &str,
     file: Option<&Path>,
@@ -267,7 +250,7 @@ fn origin(text: &str) -> Result<String, Refusal> {
     }
 }
 
-fn http_url(setting: &str, text: &str) -> Result<Url, Refusal> {
+pub(crate) fn http_url(setting: &str, text: &str) -> Result<Url, Refusal> {
     let refuse = || Refusal::new(setting, format!("'{text}' is not an http or https URL"));
     let url = Url::parse(text).map_err(|_| refuse())?;
     if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(refuse()) }

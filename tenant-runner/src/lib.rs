@@ -10,6 +10,7 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+pub mod monitor;
 pub mod principal;
 pub mod probe;
 pub mod run;

@@ -29,6 +29,15 @@ impl Principal {
         }
     }
 
+    /// Who it is, for records of who did what.
+    pub fn name(&self) -> String {
+        match self {
+            Self::ApiKey => "api_key".to_owned(),
+            Self::User(user) => format!("user:{}", user.username),
+            Self::Operator(id) => format!("operator:{id}"),
+        }
+    }
+
     /// For calls that only make sense for a person with an account here.
     pub fn user(&self) -> Result<&User, ApiError> {
         match self {

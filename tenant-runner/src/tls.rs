@@ -3,6 +3,7 @@
 //! from the same CA, so the chain alone proves nothing.
 
 use crate::config::Refusal;
+use chrono::{DateTime, Utc};
 use nexaas_common::id::TenantId;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject as _;
@@ -44,6 +45,13 @@ impl Identity {
                 .map_err(|e| Refusal::new("--identity-dir", format!("{} cannot be read: {e}", path.display())))
         };
         Ok(Self { cert: read("cert.pem")?, key: zeroize::Zeroizing::new(read("key.pem")?), ca: read("ca.pem")? })
+    }
+
+    /// When the certificate ends, as far as it can be read.
+    pub fn not_after(&self) -> Option<DateTime<Utc>> {
+        let der = CertificateDer::pem_slice_iter(&self.cert).next()?.ok()?;
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)
     }
 }
 

@@ -117,6 +117,51 @@ async fn only_an_admin_may_repair() {
 }
 
 #[tokio::test]
+async fn the_monitor_shows_what_it_knows_and_can_be_told_to_be_quiet() {
+    let alone = Alone::start().await;
+    let api = &alone.api;
+    let checks = api.get("/api/ops/checks").await;
+    let database = checks.as_array().unwrap().iter().find(|check| check["name"] == "database").unwrap();
+    assert_eq!(database["status"], "ok", "{database}");
+    for path in ["/api/ops/remedies", "/api/ops/silences", "/api/ops/snapshots?since=2026-01-01T00:00:00Z&limit=5"] {
+        assert!(api.get(path).await.is_array(), "{path}");
+    }
+    let open = api.get("/api/ops/alerts?open=true&category=no-such-category").await;
+    assert_eq!(open, json!([]));
+    for (path, field) in [("/api/ops/alerts?severity=loud", "severity"), ("/api/ops/snapshots?since=soon", "since")] {
+        let (status, body) = api.call("GET", path, None).await;
+        assert_eq!((status, &body["field"]), (422, &json!(field)), "{body}");
+    }
+
+    let spec = json!({"category": "disk", "for_s": 3600, "reason": "moving house"});
+    let (status, made) = api.call("POST", "/api/ops/silences", Some(spec.clone())).await;
+    assert_eq!((status, &made["created_by"], &made["active"]), (201, &json!("api_key"), &json!(true)), "{made}");
+    for (change, field) in [(json!({"for_s": 0}), "for_s"), (json!({"reason": " "}), "reason")] {
+        let mut bad = spec.clone();
+        bad.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let (status, body) = api.call("POST", "/api/ops/silences", Some(bad)).await;
+        assert_eq!((status, &body["field"]), (422, &json!(field)), "{body}");
+    }
+    let path = format!("/api/ops/silences/{}", made["id"].as_str().unwrap());
+    let (status, ended) = api.call("DELETE", &path, None).await;
+    assert_eq!((status, &ended["active"], &ended["ended_by"]), (200, &json!(false), &json!("api_key")));
+    for (method, path) in [
+        ("POST", "/api/ops/alerts/none/silence"),
+        ("DELETE", "/api/ops/alerts/none/silence"),
+        ("DELETE", "/api/ops/silences/none"),
+        ("POST", "/api/ops/alerts/none/acknowledge"),
+    ] {
+        let body = json!({"for_s": 60, "reason": "r"});
+        assert_eq!(api.call(method, path, Some(body)).await.0, 404, "{method} {path}");
+    }
+    let (status, healed) = api.call("POST", "/api/ops/heal/wake_scheduler", None).await;
+    assert_eq!(status, 200, "{healed}");
+    let taken = api.get("/api/ops/remedies?limit=1").await;
+    assert_eq!((&taken[0]["remedy"], &taken[0]["taken_by"]), (&json!("wake_scheduler"), &json!("api_key")));
+    alone.stop().await;
+}
+
+#[tokio::test]
 async fn a_broken_schedule_is_refused_by_its_field() {
     let alone = Alone::start().await;
     let good = script("e1", "echo hi");

@@ -50,7 +50,9 @@ async fn the_workspace_is_served_in_the_shapes_of_the_original() {
     insta::assert_json_snapshot!("usage", api.get("/api/usage").await);
     insta::assert_json_snapshot!("queue", api.get("/api/queue").await);
     insta::assert_json_snapshot!("ops_health", api.get("/api/ops/health").await, {
-        ".snapshot_at" => "[time]", ".workers_alive" => "[soon all]"
+        ".snapshot_at" => "[time]", ".workers_alive" => "[soon all]", ".database_bytes" => "[bytes]",
+        ".wal_bytes" => "[bytes]", ".disk_free_bytes" => "[bytes]", ".memory_bytes" => "[bytes]",
+        ".open_alerts" => "[of this machine]"
     });
     alone.stop().await;
 }

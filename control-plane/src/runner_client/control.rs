@@ -114,6 +114,8 @@ impl ControlClient {
             public_url: settings.public_url.clone(),
             registration: settings.registration.as_str().to_owned(),
             default_timezone: settings.default_timezone.clone(),
+            // Backups of single tenants are not made yet.
+            ..ConfigureRequest::default()
         };
         within(CONFIGURE, self.stub.clone().configure(request(message, CONFIGURE, Actor::None)?)).await?;
         Ok(())

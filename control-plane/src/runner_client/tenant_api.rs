@@ -281,7 +281,7 @@ impl TenantApi {
     }
 
     pub async fn alerts(&self, limit: u32) -> Result<Vec<Alert>> {
-        let message = wire::ListAlertsRequest { limit, severity: String::new() };
+        let message = wire::ListAlertsRequest { limit, ..wire::ListAlertsRequest::default() };
         let a = call!(self, OpsClient.list_alerts(message), READ)?;
         let alert = |a: wire::Alert| Alert {
             severity: a.severity,

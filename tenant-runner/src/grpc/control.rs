@@ -1,9 +1,10 @@
 //! The control plane's own calls: the handshake, the settings, the first files. Its certificate is the authority for them.
 
-use super::{Service, status, wire};
+use super::{Service, convert, status, wire};
 use nexaas_common::secret::SecretString;
-use nexaas_engine::{Registration, Settings};
+use nexaas_engine::{BackupState, Registration, Settings};
 use std::collections::HashMap;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -76,6 +77,10 @@ fn settings(request: wire::ConfigureRequest) -> Result<Settings, Status> {
             "" => None,
             text => Some(text.parse().map_err(|_| status::invalid("default_timezone", "must be an IANA time zone"))?),
         },
+        backup: BackupState {
+            last: convert::parse_time("last_backup_at", &request.last_backup_at)?,
+            max_age: (request.backup_max_age_s > 0).then(|| Duration::from_secs(request.backup_max_age_s)),
+        },
     })
 }
 
@@ -92,6 +97,7 @@ mod tests {
             (wire::ConfigureRequest { public_url: "::".into(), ..base() }, "public_url"),
             (wire::ConfigureRequest { registration: "maybe".into(), ..base() }, "registration"),
             (wire::ConfigureRequest { default_timezone: "Mars".into(), ..base() }, "default_timezone"),
+            (wire::ConfigureRequest { last_backup_at: "yesterday".into(), ..base() }, "last_backup_at"),
             (wire::ConfigureRequest { secrets: [("a b".to_owned(), "x".to_owned())].into(), ..base() }, "secrets"),
         ];
         for (request, field) in cases {

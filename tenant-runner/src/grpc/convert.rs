@@ -26,3 +26,15 @@ pub fn given(text: String) -> Option<String> {
 pub fn limit(asked: u32, usual: u32, most: u32) -> u32 {
     if asked == 0 { usual } else { asked.min(most) }
 }
+
+/// A time of the wire; empty means not given.
+#[expect(clippy::result_large_err, reason = "tonic's own type")]
+pub fn parse_time(field: &str, text: &str) -> Result<Option<DateTime<Utc>>, tonic::Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match DateTime::parse_from_rfc3339(text) {
+        Ok(at) => Ok(Some(at.with_timezone(&Utc))),
+        Err(_) => Err(super::status::invalid(field, "must be a time such as 2026-01-31T08:00:00Z")),
+    }
+}

@@ -37,6 +37,7 @@ const USUAL: Duration = Duration::from_secs(30);
 const SLOW: &[(&str, Duration)] = &[
     ("/nexaas.runner.v1.Workspace/ExecuteSkill", Duration::from_secs(600)),
     ("/nexaas.runner.v1.Control/InitializeWorkspace", Duration::from_secs(120)),
+    ("/nexaas.runner.v1.Ops/Heal", Duration::from_secs(300)),
 ];
 
 pub async fn enforce(State(app): State<App>, mut request: Request, next: Next) -> Response {

@@ -19,6 +19,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 const USUAL: Duration = Duration::from_secs(30);
 /// A skill runs while its caller waits.
 const SKILL: Duration = Duration::from_secs(600);
+/// Some repairs go over the whole database.
+const REPAIR: Duration = Duration::from_secs(300);
 const KIB: usize = 1024;
 const USUAL_BODY: usize = 1024 * KIB;
 
@@ -81,7 +83,15 @@ pub fn table() -> Vec<Route> {
         route(GET, "/api/ops/health", Caller, ops::health),
         route(GET, "/api/ops/alerts", Caller, ops::alerts),
         route(POST, "/api/ops/alerts/{id}/acknowledge", Caller, ops::acknowledge),
-        route(POST, "/api/ops/heal/{action}", Admin, ops::heal),
+        route(POST, "/api/ops/alerts/{id}/silence", Admin, ops::silence_alert),
+        route(DELETE, "/api/ops/alerts/{id}/silence", Admin, ops::unsilence_alert),
+        route(GET, "/api/ops/silences", Caller, ops::silences),
+        route(POST, "/api/ops/silences", Admin, ops::silence),
+        route(DELETE, "/api/ops/silences/{id}", Admin, ops::end_silence),
+        route(GET, "/api/ops/checks", Caller, ops::checks),
+        route(GET, "/api/ops/snapshots", Caller, ops::snapshots),
+        route(GET, "/api/ops/remedies", Caller, ops::remedies),
+        Route { deadline: REPAIR, ..route(POST, "/api/ops/heal/{action}", Admin, ops::heal) },
         Route { body: 256 * KIB, ..route(POST, "/hooks/{id}", Signed, hooks::receive) },
     ]
 }

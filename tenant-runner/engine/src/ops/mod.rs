@@ -43,7 +43,7 @@ use crate::workspace::Workspace;
 use chrono::{DateTime, Duration, Utc};
 use measure::{Probes, Reach, Watch};
 use nexaas_common::clock::SharedClock;
-use nexaas_common::task::Supervisor;
+use nexaas_common::task::{OnExit, Supervisor};
 use policy::Reading;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -327,7 +327,14 @@ impl Ops {
     /// Does `action` because `who` asked for it, and says what came of it.
     pub async fn heal(&self, action: &str, who: &str) -> Result<HealResult> {
         let remedy: Remedy = action.parse()?;
-        let result = self.take(remedy, who, None).await?;
+        let (answer, outcome) = tokio::sync::oneshot::channel();
+        let (ops, who) = (self.clone(), who.to_owned());
+        // A task of its own: whoever asked may leave, and it is done and recorded all the same.
+        self.supervisor.spawn("ops-remedy", OnExit::Expected, |_| async move {
+            let _ = answer.send(ops.take(remedy, &who, None).await);
+        });
+        let stopping = || EngineError::unavailable("The engine is stopping");
+        let result = outcome.await.map_err(|_| stopping())??;
         Ok(HealResult { action: action.to_owned(), result })
     }
 
