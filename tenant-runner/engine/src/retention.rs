@@ -1,5 +1,8 @@
-//! Every table has an end: rows beyond an age or a number are removed, a few at a time, so that nobody waits for it.
+//! Every table has an end: rows beyond an age, a number or a weight (`bytes`) are removed, a few at a time, so that nobody
+//! waits for it, and the space goes back to the file system.
 //! A pass follows activity, at most once an hour; an engine in which nothing happens is left alone.
+
+mod bytes;
 
 use crate::bus::Bus;
 use crate::error::Result;
@@ -88,7 +91,7 @@ pub(crate) fn start(store: Store, bus: &Bus, clock: SharedClock, rules: Vec<Keep
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
-                removed = pass(&store, &rules, clock.now()) => match removed {
+                removed = full_pass(&store, &rules, clock.now()) => match removed {
                     Ok(0) => {}
                     Ok(rows) => tracing::info!(rows, "removed what has passed its time"),
                     Err(error) => tracing::error!(error = error.chain(), "old rows could not be removed"),
@@ -104,6 +107,13 @@ pub(crate) fn start(store: Store, bus: &Bus, clock: SharedClock, rules: Vec<Keep
             }
         }
     });
+}
+
+/// As `pass`, with as many rows as fit into what tables may weigh.
+pub async fn full_pass(store: &Store, rules: &[Keep], now: DateTime<Utc>) -> Result<u64> {
+    let owned = rules.to_vec();
+    let fitting = store.read(move |c| bytes::fit(c, &owned, bytes::LIMITS)).await?;
+    pass(store, &fitting, now).await
 }
 
 /// Removes everything the rules no longer keep at `now`; answers how many rows that was.

@@ -30,6 +30,9 @@ pub(super) fn start(ops: Ops, supervisor: &Supervisor) {
     supervisor.spawn("ops-monitor", OnExit::Shutdown, |token| run(ops, token));
 }
 
+/// A log of this size is emptied when nothing happens: it takes up room, and a restart has to read it.
+const LARGE_LOG: u64 = 1 << 20;
+
 /// What a look found.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -40,6 +43,7 @@ pub(super) struct Seen {
     pub next: Option<DateTime<Utc>>,
     /// The database was not examined for a day.
     pub examine: bool,
+    pub wal_bytes: u64,
 }
 
 async fn run(ops: Ops, token: CancellationToken) {
@@ -59,6 +63,11 @@ async fn run(ops: Ops, token: CancellationToken) {
         happened.borrow_and_update();
         reach = Reach::Probe;
         if !seen.busy {
+            if seen.wal_bytes > LARGE_LOG
+                && let Err(error) = ops.checkpoint().await
+            {
+                tracing::warn!(error = error.chain(), "the database's log cannot be emptied");
+            }
             if seen.examine && !ops.examine_while_idle(&token, &mut happened).await {
                 return;
             }
@@ -166,7 +175,8 @@ impl Ops {
         self.gauges(&readings, &done.open);
         let running = readings.jobs.known().is_none_or(|jobs| jobs.running > 0);
         let examine = integrity::is_due(readings.integrity.known(), now);
-        Ok((Seen { busy: running, open: done.open, next: done.next, examine }, wanted))
+        let wal_bytes = readings.files.known().map_or(0, |files| files.wal_bytes);
+        Ok((Seen { busy: running, open: done.open, next: done.next, examine, wal_bytes }, wanted))
     }
 
     /// The breakers as they were stored, or as this process left them.

@@ -241,11 +241,11 @@ impl Ops {
     }
 
     async fn run_retention(&self) -> Result<String> {
-        let removed = retention::pass(&self.sources.store, &self.sources.rules, self.sources.clock.now()).await?;
+        let removed = retention::full_pass(&self.sources.store, &self.sources.rules, self.sources.clock.now()).await?;
         Ok(format!("{removed} rows that had passed their time were removed"))
     }
 
-    async fn checkpoint(&self) -> Result<String> {
+    pub(super) async fn checkpoint(&self) -> Result<String> {
         let (busy, pages) = self.sources.store.read(truncate_log).await?;
         Ok(if busy {
             "the log could not be emptied: the database is in use; what could be moved was moved".to_owned()
