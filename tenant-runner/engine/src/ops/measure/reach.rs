@@ -145,7 +145,7 @@ mod tests {
         let workspace = Snapshot {
             mcp_config: json!({"mcpServers": {
                 "shell": {"command": "sh"}, "path": {"command": "/bin/sh"}, "none": {"command": "no-such-command"},
-                "file": {"command": "/etc/hostname"}, "ref": {"command": "${X}"}, "empty": {}},
+                "file": {"command": "/etc/passwd"}, "ref": {"command": "${X}"}, "empty": {}},
                 "enabledFrameworkServers": ["gone"]}),
             ..Snapshot::default()
         };
