@@ -354,6 +354,33 @@ async fn a_remedy_that_does_not_help_is_taken_three_times_and_then_the_alert_is_
 }
 
 #[tokio::test]
+async fn an_event_that_was_paused_because_it_failed_is_an_alert_until_it_is_resumed() {
+    let (rig, supervisor) = (Rig::new().await, Supervisor::new());
+    let ops = ops(&rig, &supervisor).await;
+    for id in ["by-engine", "by-hand"] {
+        let event = json!({"id": id, "type": "t", "condition_type": "webhook", "pause_after_failures": 2,
+            "action_type": "script", "action_config": {"command": "true"}});
+        rig.events.upsert(event).await.unwrap();
+    }
+    rig.store
+        .write(|tx| {
+            Ok(tx.execute_batch(
+                "UPDATE events SET status = 'paused', paused_reason = '2 jobs in a row failed';
+                 UPDATE events SET failures_in_row = 2 WHERE id = 'by-engine'",
+            )?)
+        })
+        .await
+        .unwrap();
+    let alert = look(&ops).await;
+    assert_eq!(alert.len(), 1, "{alert:?}");
+    assert_eq!(alert[0].fingerprint, "paused_schedules:by-engine");
+    assert!(alert[0].message.contains("2 jobs in a row failed"));
+    rig.events.patch("by-engine", json!({"status": "active"})).await.unwrap();
+    assert_eq!(look(&ops).await, []);
+    stop(supervisor).await;
+}
+
+#[tokio::test]
 async fn nothing_heals_itself_where_that_is_switched_off() {
     let (rig, supervisor) = (Rig::new().await, Supervisor::new());
     let ops = ops_with(&rig, &supervisor, |config| {

@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     20 "020_queue";
     21 "021_schedules";
     22 "022_ops";
+    27 "027_events_paused";
 };
 
 pub(super) fn apply(connection: &mut Connection, now: DateTime<Utc>) -> Result<()> {

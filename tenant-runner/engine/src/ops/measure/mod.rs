@@ -273,8 +273,12 @@ fn calls(connection: &Connection, now: DateTime<Utc>) -> Result<(u64, u64)> {
         .query_row(params![to_micros(now - RECENT_CALLS)], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
-/// Schedules that were paused because they kept failing.
+/// Events that were paused because they kept failing; not those that somebody paused.
 fn paused(connection: &Connection) -> Result<Reading<Vec<Paused>>> {
-    let _ = connection;
-    Ok(Reading::Known(Vec::new()))
+    let mut statement = connection.prepare_cached(
+        "SELECT id, coalesce(paused_reason, '') FROM events
+         WHERE status = 'paused' AND failures_in_row >= pause_after_failures ORDER BY id LIMIT 1000",
+    )?;
+    let rows = statement.query_map([], |row| Ok(Paused { event_id: row.get(0)?, reason: row.get(1)? }))?;
+    Ok(Reading::Known(rows.collect::<rusqlite::Result<_>>()?))
 }
