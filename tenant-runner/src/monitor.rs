@@ -3,9 +3,9 @@
 use crate::config::{Refusal, http_url, secret};
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use nexaas_common::secret::ExposeSecret as _;
 use nexaas_engine::ops::{Severity, signing_key};
 use nexaas_engine::{OpsConfig, OpsLimits};
-use nexaas_common::secret::ExposeSecret as _;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //! A pass follows activity, at most once an hour; an engine in which nothing happens is left alone.
 
 mod bytes;
+#[cfg(test)]
+mod tests;
 
 use crate::bus::Bus;
 use crate::error::Result;

@@ -89,13 +89,3 @@ pub(crate) fn job() -> NewJob {
 pub(crate) fn failed() -> Outcome {
     Outcome::failed("no")
 }
-
-/// A job that failed for good at `now`, without any worker.
-pub(crate) fn insert_dead_job(tx: &rusqlite::Connection, now: i64) -> crate::error::Result<()> {
-    tx.execute(
-        "INSERT INTO jobs (id, action_type, action_config, priority, state, run_at, max_attempts, backoff_s, created_at, finished_at)
-         VALUES (randomblob(16), 'script', '{}', 5, 'dead', ?1, 1, 0, ?1, ?1)",
-        [now],
-    )?;
-    Ok(())
-}

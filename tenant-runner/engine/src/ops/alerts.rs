@@ -186,7 +186,8 @@ pub(super) fn reconcile(
     let mut open = open_alerts(tx)?;
     let mut done = Reconciled::default();
     for finding in findings {
-        let known = open.iter().position(|alert| alert.fingerprint == finding.fingerprint).map(|at| open.swap_remove(at));
+        let known =
+            open.iter().position(|alert| alert.fingerprint == finding.fingerprint).map(|at| open.swap_remove(at));
         let alert = match known {
             Some(alert) => again(tx, bus, alert, finding, now)?,
             None => match recently_resolved(tx, &finding.fingerprint, now)? {
@@ -228,7 +229,8 @@ fn age(alert: &Alert, now: DateTime<Utc>) -> Duration {
 }
 
 pub(super) fn open_alerts(connection: &Connection) -> Result<Vec<Alert>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM alerts WHERE resolved_at IS NULL"))?;
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM alerts WHERE resolved_at IS NULL"))?;
     let rows = statement.query_map([], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

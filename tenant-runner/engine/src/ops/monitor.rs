@@ -99,7 +99,11 @@ impl Ops {
     }
 
     /// Examines the whole database until something happens. False: the engine stops.
-    async fn examine_while_idle(&self, token: &CancellationToken, happened: &mut tokio::sync::watch::Receiver<u64>) -> bool {
+    async fn examine_while_idle(
+        &self,
+        token: &CancellationToken,
+        happened: &mut tokio::sync::watch::Receiver<u64>,
+    ) -> bool {
         let stop = token.child_token();
         let now = self.sources.clock.now();
         let examining = integrity::examine(&self.sources.store, now, &stop);
@@ -251,7 +255,10 @@ impl Ops {
         let now = self.sources.clock.now();
         let readings = self.measure(now, Reach::Known).await;
         let known = self.sources.store.read(checks::load).await.unwrap_or_default();
-        Ok(CHECKS.iter().map(|check| checks::view(check, &(check.judge)(&readings, &self.config), &known, now)).collect())
+        Ok(CHECKS
+            .iter()
+            .map(|check| checks::view(check, &(check.judge)(&readings, &self.config), &known, now))
+            .collect())
     }
 }
 
@@ -292,7 +299,9 @@ fn decide(
 fn gave_up(finding: &mut Finding, remedy: Remedy, until: Option<DateTime<Utc>>) {
     finding.severity = Severity::Critical;
     let (most, minutes) = (breaker::MOST, breaker::WINDOW.num_minutes());
-    finding.message.push_str(&format!(". {} ran {most} times within {minutes} minutes and did not help", remedy.as_str()));
+    finding
+        .message
+        .push_str(&format!(". {} ran {most} times within {minutes} minutes and did not help", remedy.as_str()));
     if let Some(until) = until {
         finding.message.push_str(&format!("; it is not tried again before {}", until.format("%H:%M UTC")));
     }

@@ -229,7 +229,13 @@ impl Sender {
             Err(why) => ("waiting", Some(why)),
         };
         if let Some(why) = &error {
-            tracing::warn!(error = why, id = message.id, attempt = message.attempts + 1, state, "an alert could not be sent out");
+            tracing::warn!(
+                error = why,
+                id = message.id,
+                attempt = message.attempts + 1,
+                state,
+                "an alert could not be sent out"
+            );
         }
         let next = now + TimeDelta::from_std(RETRY.delay(message.attempts)).unwrap_or_default();
         self.store
@@ -347,8 +353,12 @@ mod tests {
     /// The example of the Standard Webhooks specification's libraries.
     #[test]
     fn a_signature_is_as_the_convention_has_it() {
-        let signature =
-            sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", r#"{"test": 2432232314}"#);
+        let signature = sign(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            r#"{"test": 2432232314}"#,
+        );
         assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         for weak in ["", "secret", "whsec_", "whsec_YWJj", "whsec_%%%"] {
             assert!(sign(weak, "a", "1", "{}").is_err(), "{weak}");

@@ -157,7 +157,11 @@ impl Escalation {
     pub fn apply(&self, found: Severity, open_for: Duration, flaps: u32, acknowledged: bool) -> Severity {
         let steps_of_time = match self.after {
             Some(after) if !acknowledged && open_for >= after => {
-                if open_for >= after.saturating_mul(2) { 2 } else { 1 }
+                if open_for >= after.saturating_mul(2) {
+                    2
+                } else {
+                    1
+                }
             }
             _ => 0,
         };
@@ -180,12 +184,14 @@ impl Escalation {
 
 /// How long trouble must be gone before its alert is resolved: the more often it came back, the longer.
 pub fn quiet_needed(flaps: u32) -> Duration {
-    Duration::from_secs(60 * match flaps {
-        0 => 0,
-        1 => 5,
-        2 => 15,
-        _ => 60,
-    })
+    Duration::from_secs(
+        60 * match flaps {
+            0 => 0,
+            1 => 5,
+            2 => 15,
+            _ => 60,
+        },
+    )
 }
 
 /// Trouble that comes back within this time after its alert was resolved is the same alert again.

@@ -226,7 +226,7 @@ impl Ops {
 
     async fn stop_stuck(&self) -> Result<String> {
         let mut asked = 0;
-        for job in self.sources.queue.running_since(self.stale_before(self.sources.clock.now())).await? {
+        for job in self.sources.queue.running_since(self.stale_before(self.sources.clock.now())) {
             match self.sources.queue.cancel(job).await {
                 Ok(()) => asked += 1,
                 // It has ended meanwhile, which is as good.

@@ -186,7 +186,8 @@ mod tests {
             reason: Some("moving house".into()),
             ..SilenceSpec::default()
         };
-        let check = |spec: &SilenceSpec| spec.subject().and_then(|_| spec.end(now)).and_then(|_| spec.reason().map(|_| ()));
+        let check =
+            |spec: &SilenceSpec| spec.subject().and_then(|_| spec.end(now)).and_then(|_| spec.reason().map(|_| ()));
         check(&good()).unwrap();
         for (spec, field) in [
             (SilenceSpec { category: None, ..good() }, "category"),

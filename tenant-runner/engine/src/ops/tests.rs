@@ -4,7 +4,6 @@ use super::remedy::MONITOR;
 use super::*;
 use crate::action::{Actions, NoAgents, SystemNames};
 use crate::config::{EngineConfig, OpsLimits};
-use crate::store::to_micros;
 use crate::testing::{Rig, job};
 use arc_swap::ArcSwapOption;
 use nexaas_common::clock::Clock as _;
@@ -69,9 +68,22 @@ async fn ops(rig: &Rig, supervisor: &Supervisor) -> Ops {
 
 /// Ends jobs of its own as dead, without the workers.
 async fn fail(rig: &Rig, count: usize) {
-    let now = to_micros(rig.now());
     for _ in 0..count {
-        rig.store.write(move |tx| crate::testing::insert_dead_job(tx, now)).await.unwrap();
+        let past = crate::queue::Past {
+            event_id: None,
+            action_type: "script".into(),
+            action_config: "{}".into(),
+            description: None,
+            agent: None,
+            state: crate::queue::JobState::Dead,
+            attempts: 1,
+            result: None,
+            error: None,
+            started_at: rig.now(),
+            finished_at: rig.now(),
+        };
+        let queue = rig.queue.clone();
+        rig.store.write(move |tx| queue.plant(tx, &past)).await.unwrap();
     }
 }
 
@@ -549,7 +561,10 @@ async fn a_silenced_alert_is_recorded_and_sent_once_the_silence_ends() {
     assert_eq!(alert.silenced_until, Some(silence.until));
 
     let own = ops.silence_alert(&alert.id, hour.clone(), "user:bob").await.unwrap();
-    assert_eq!((own.kind.as_str(), own.value.as_str(), own.created_by.as_str()), ("fingerprint", "job_failures", "user:bob"));
+    assert_eq!(
+        (own.kind.as_str(), own.value.as_str(), own.created_by.as_str()),
+        ("fingerprint", "job_failures", "user:bob")
+    );
     assert!(!ops.end_silence(&silence.id, "user:bob").await.unwrap().active);
     look(&ops).await;
     ops.sender().pass().await.unwrap();

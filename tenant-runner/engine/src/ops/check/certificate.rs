@@ -20,8 +20,7 @@ fn judge(readings: &Readings, config: &OpsConfig) -> Judged {
     let left = (ends - readings.now).to_std().unwrap_or_default();
     let days = left.as_secs() / 86_400;
     let finding = (left < config.limits.certificate_warning).then(|| {
-        let severity =
-            if left < config.limits.certificate_critical { Severity::Critical } else { Severity::Warning };
+        let severity = if left < config.limits.certificate_critical { Severity::Critical } else { Severity::Warning };
         let message = if left.is_zero() {
             "The runner's certificate is no longer valid; restart the runner to get another".to_owned()
         } else {

@@ -6,12 +6,8 @@ use crate::ops::policy::{Escalation, Finding, Reading, Severity, Verdict};
 use crate::ops::reading::Readings;
 use serde_json::json;
 
-pub(super) const CHECK: Check = Check {
-    name: "job_failures",
-    about: "Few jobs fail",
-    escalation: Escalation::after(6, Severity::Critical),
-    judge,
-};
+pub(super) const CHECK: Check =
+    Check { name: "job_failures", about: "Few jobs fail", escalation: Escalation::after(6, Severity::Critical), judge };
 
 fn judge(readings: &Readings, config: &OpsConfig) -> Judged {
     let jobs = match &readings.jobs {
@@ -30,8 +26,7 @@ fn judge(readings: &Readings, config: &OpsConfig) -> Judged {
     }
     if ended >= config.limits.ratio_from && ratio > config.limits.max_failure_ratio {
         let message = format!("{:.0} % of {ended} jobs failed for good", ratio * 100.0);
-        findings
-            .push(Finding::new("job_failures", Severity::Warning, message).about("ratio").details(reading.clone()));
+        findings.push(Finding::new("job_failures", Severity::Warning, message).about("ratio").details(reading.clone()));
     }
     Judged::new(reading, Verdict::of(findings))
 }

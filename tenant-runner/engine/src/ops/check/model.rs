@@ -34,8 +34,9 @@ fn judge(readings: &Readings, _: &OpsConfig) -> Judged {
             Judged::new(reading, verdict)
         }
         Reading::Known(Model::Probed(Ok(()))) => Judged::new(json!({"state": "reachable"}), Verdict::Fine),
-        Reading::Known(Model::Probed(Err(why))) => {
-            Judged::new(json!({"state": "unreachable", "error": why}), bad(format!("The model provider cannot be reached: {why}")))
-        }
+        Reading::Known(Model::Probed(Err(why))) => Judged::new(
+            json!({"state": "unreachable", "error": why}),
+            bad(format!("The model provider cannot be reached: {why}")),
+        ),
     }
 }

@@ -130,7 +130,11 @@ mod tests {
     async fn damage_is_found_and_named() {
         let rig = Rig::new().await;
         rig.store
-            .write(|tx| Ok(tx.execute_batch("CREATE TABLE t (x CHECK (x > 0)); PRAGMA ignore_check_constraints = ON; INSERT INTO t VALUES (-1)")?))
+            .write(|tx| {
+                Ok(tx.execute_batch(
+                    "CREATE TABLE t (x CHECK (x > 0)); PRAGMA ignore_check_constraints = ON; INSERT INTO t VALUES (-1)",
+                )?)
+            })
             .await
             .unwrap();
         let found = examine(&rig.store, rig.now(), &CancellationToken::new()).await.unwrap().unwrap();

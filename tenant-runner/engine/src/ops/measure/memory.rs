@@ -25,7 +25,8 @@ fn group(root: &Path) -> Option<Memory> {
         text.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
             let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            let hit = if wanted.is_empty() { controllers.is_empty() } else { controllers.split(',').any(|c| c == wanted) };
+            let hit =
+                if wanted.is_empty() { controllers.is_empty() } else { controllers.split(',').any(|c| c == wanted) };
             hit.then(|| path.trim_start_matches('/').to_owned())
         })
     };
@@ -58,7 +59,8 @@ fn stat(dir: &Path, name: &str) -> u64 {
 
 fn resident(root: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(root.join("proc/self/status")).ok()?;
-    let kib: u64 = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())?;
+    let kib: u64 =
+        text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())?;
     Some(kib * 1024)
 }
 

@@ -14,7 +14,7 @@ use super::reading::{Backup, Disk, Ended, Files, Integrity, Jobs, Jump, McpServe
 use super::{Ops, snapshots};
 use crate::action::{Guard, SystemNames};
 use crate::error::{EngineError, Result};
-use crate::queue::counts;
+use crate::queue::dead_since;
 use crate::store::{from_micros, to_micros};
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, params};
@@ -69,10 +69,9 @@ impl Ops {
         let on_disk = tokio::task::spawn_blocking(move || {
             (disk(&folder), size(&path), size(&log_of(&path)), memory::measure(Path::new("/")))
         });
-        let (disk, database_bytes, wal_bytes, memory) =
-            in_time(async { on_disk.await.map_err(EngineError::internal) }).await.unwrap_or_else(|why| {
-                (Reading::Unknown(why.clone()), None, None, Reading::Unknown(why))
-            });
+        let (disk, database_bytes, wal_bytes, memory) = in_time(async { on_disk.await.map_err(EngineError::internal) })
+            .await
+            .unwrap_or_else(|why| (Reading::Unknown(why.clone()), None, None, Reading::Unknown(why)));
         let settings = sources.settings.load_full();
         let backup = settings.as_ref().map(|settings| settings.backup).unwrap_or_default();
         let jumps = self.jumps(now);
@@ -118,12 +117,12 @@ impl Ops {
     }
 
     async fn stored(&self, now: DateTime<Utc>) -> Result<Stored> {
-        let stuck = self.sources.queue.running_since(self.stale_before(now)).await?;
+        let stuck = self.sources.queue.running_since(self.stale_before(now));
+        let counts = self.sources.queue.counts();
         let at_start = self.totals_at_start.clone();
         self.sources
             .store
             .read(move |c| {
-                let counts = counts(c)?;
                 let totals = (counts.completed, counts.failed);
                 let first = *at_start.get_or_init(|| totals);
                 let ended = snapshots::ended_since(c, now, totals)?.unwrap_or(Ended {
@@ -137,7 +136,7 @@ impl Ops {
                         running: counts.running,
                         oldest_ready: oldest_ready(c, now)?,
                         stuck: stuck.iter().map(ToString::to_string).collect(),
-                        failed_last_hour: failed_since(c, now - TimeDelta::hours(1))?,
+                        failed_last_hour: dead_since(c, now - TimeDelta::hours(1))?,
                         ended,
                         succeeded_total: totals.0,
                         failed_total: totals.1,
@@ -161,7 +160,8 @@ impl Ops {
 
     async fn model(&self, now: DateTime<Utc>, reach: Reach, (answered, failed): (u64, u64)) -> Reading<Model> {
         let key = crate::model::ANTHROPIC_KEY;
-        let configured = self.sources.settings.load().as_ref().is_some_and(|settings| settings.secrets.contains_key(key));
+        let configured =
+            self.sources.settings.load().as_ref().is_some_and(|settings| settings.secrets.contains_key(key));
         if !configured {
             return Reading::Known(Model::Offline);
         }
@@ -244,15 +244,10 @@ fn log_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn failed_since(connection: &Connection, since: DateTime<Utc>) -> Result<u64> {
-    Ok(connection
-        .prepare_cached("SELECT count(*) FROM jobs WHERE finished_at > ?1 AND state = 'dead'")?
-        .query_row([to_micros(since)], |row| row.get(0))?)
-}
-
+/// Jobs whose key has no room are not among those that could run.
 fn oldest_ready(connection: &Connection, now: DateTime<Utc>) -> Result<Option<Duration>> {
     let due: Option<i64> = connection
-        .prepare_cached("SELECT min(run_at) FROM jobs WHERE state = 'ready' AND run_at <= ?1")?
+        .prepare_cached("SELECT min(run_at) FROM jobs WHERE state = 'ready' AND parked = 0 AND run_at <= ?1")?
         .query_row([to_micros(now)], |row| row.get(0))?;
     Ok(due.and_then(|due| (now - from_micros(due)).to_std().ok()))
 }

@@ -130,10 +130,8 @@ mod tests {
     #[tokio::test]
     async fn a_private_address_of_a_tenants_file_is_not_dialled() {
         let server = wiremock::MockServer::start().await;
-        let workspace = Snapshot {
-            mcp_config: json!({"mcpServers": {"inner": {"url": server.uri()}}}),
-            ..Snapshot::default()
-        };
+        let workspace =
+            Snapshot { mcp_config: json!({"mcpServers": {"inner": {"url": server.uri()}}}), ..Snapshot::default() };
         let look = async |guard: Guard| mcp(&workspace, Path::new("/"), "/bin", &guard).await.remove(0).found;
         assert!(matches!(look(guard(&[])).await, Reading::Unknown(why) if why.contains("not a public address")));
         assert!(server.received_requests().await.unwrap().is_empty());
