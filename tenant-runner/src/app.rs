@@ -229,6 +229,7 @@ fn engine_config(config: &Config, output: &Path, not_after: Option<DateTime<Utc>
     engine.worker_pool_size = config.worker_pool_size;
     engine.default_timezone = config.default_timezone;
     engine.shell.clone_from(&config.shell);
+    engine.script_host.clone_from(&config.script_host);
     for (name, path) in [("HOME", output), ("NEXAAS_OUTPUT", output), ("NEXAAS_WORKSPACE", &config.workspace_root)] {
         engine.script_env.push((name.to_owned(), path.display().to_string()));
     }

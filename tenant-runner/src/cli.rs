@@ -28,6 +28,16 @@ pub enum Command {
     Version,
     /// Read a workspace and print its problems as `file:line: reason`; exit 1 when one of them is an error.
     Validate(ValidateArgs),
+    /// Launches a script of the runner that started it.
+    #[command(hide = true)]
+    ScriptHost(ScriptHostArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ScriptHostArgs {
+    /// Be the process that becomes the script.
+    #[arg(long)]
+    pub starter: bool,
 }
 
 #[derive(Debug, Args)]

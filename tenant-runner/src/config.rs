@@ -55,6 +55,8 @@ pub struct Config {
     pub worker_pool_size: usize,
     pub default_timezone: chrono_tz::Tz,
     pub shell: PathBuf,
+    /// The program that launches scripts; only the program itself can say where that is.
+    pub script_host: Option<PathBuf>,
     pub allow_private_webhook_targets: Vec<ipnet::IpNet>,
     /// Exact origins, without a trailing slash.
     pub cors_origins: Vec<String>,
@@ -118,6 +120,7 @@ impl Config {
                 Refusal::new("--default-timezone", format!("'{}' is not an IANA time zone", args.default_timezone))
             })?,
             shell: args.shell.clone(),
+            script_host: None,
             allow_private_webhook_targets: networks(&args.allow_private_webhook_targets)?,
             cors_origins: origins(&args.cors_origins)?,
             anthropic_base_url: http_url("ANTHROPIC_BASE_URL", &args.anthropic_base_url)?,

@@ -34,6 +34,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Healthcheck(args) => healthcheck(&args),
         Command::Validate(args) => validate(&args),
+        Command::ScriptHost(args) => nexaas_engine::action::script_host(args.starter),
     }
 }
 
@@ -66,10 +67,12 @@ fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
-    let config = match Config::resolve(args, &|name| std::env::var(name).ok()) {
+    let mut config = match Config::resolve(args, &|name| std::env::var(name).ok()) {
         Ok(config) => config,
         Err(refusal) => return refused(refusal),
     };
+    // This very program, also when its file is replaced meanwhile.
+    config.script_host = Some("/proc/self/exe".into());
     // Fails only when a provider is installed already, which is then the one to use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match runtime(2) {

@@ -27,6 +27,10 @@ pub struct EngineConfig {
     pub shell: PathBuf,
     /// The whole environment of a script, apart from what names its job.
     pub script_env: Vec<(String, String)>,
+    /// The program whose `script-host` command launches scripts. Without one they run in a process group only: no limit holds,
+    /// and what leaves the group is not found again.
+    pub script_host: Option<PathBuf>,
+    pub outputs: OutputsConfig,
     pub ops: OpsConfig,
     /// Private networks that webhook actions may reach nevertheless.
     pub allow_private_webhook_targets: Vec<ipnet::IpNet>,
@@ -49,10 +53,32 @@ impl EngineConfig {
             default_timezone: Tz::UTC,
             shell: PathBuf::from("/bin/sh"),
             script_env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()), ("LANG".into(), "C.UTF-8".into())],
+            script_host: None,
+            outputs: OutputsConfig::default(),
             ops: OpsConfig::default(),
             allow_private_webhook_targets: Vec::new(),
             jwt_secret: None,
             anthropic_base_url: Url::parse("https://api.anthropic.com").expect("a constant"),
+        }
+    }
+}
+
+/// What is kept of scripts' outputs beyond their answers.
+#[derive(Debug, Clone)]
+pub struct OutputsConfig {
+    /// Bytes of one attempt.
+    pub most_per_attempt: u64,
+    /// Bytes of all together; the oldest go first.
+    pub most_in_total: u64,
+    pub longest: chrono::Duration,
+}
+
+impl Default for OutputsConfig {
+    fn default() -> Self {
+        Self {
+            most_per_attempt: 16 * 1024 * 1024,
+            most_in_total: 1024 * 1024 * 1024,
+            longest: chrono::Duration::days(30),
         }
     }
 }

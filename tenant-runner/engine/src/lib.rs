@@ -39,7 +39,9 @@ pub use ops::Ops;
 pub use queue::Queue;
 pub use store::Store;
 
-use action::{Actions, SystemNames};
+pub use config::OutputsConfig;
+
+use action::{Actions, Outputs, SystemNames};
 use arc_swap::ArcSwapOption;
 use assembly::{Base, Parts};
 use nexaas_common::clock::SharedClock;
@@ -59,6 +61,7 @@ pub struct Engine {
     queue: Queue,
     events: Events,
     ops: Ops,
+    outputs: Outputs,
     parts: Parts,
     fallback_zone: chrono_tz::Tz,
 }
@@ -93,7 +96,10 @@ impl Engine {
         })
         .await?;
         let agents = Arc::new(parts.agents.clone());
-        let actions = Actions::new(&config, settings.clone(), agents, Arc::new(SystemNames), clock.clone())?;
+        let actions = Actions::new(&config, settings.clone(), agents, Arc::new(SystemNames), clock.clone())?
+            .with_queue(queue.clone());
+        let outputs = actions.outputs().clone();
+        outputs.start(queue.clone(), &bus, clock.clone(), &supervisor);
         let size = config.worker_pool_size;
         let workers = Workers::start(size, queue.clone(), Arc::new(actions), clock.clone(), &supervisor);
         schedule::timer::start(events.clone(), clock.clone(), &supervisor);
@@ -124,7 +130,19 @@ impl Engine {
             config.ops,
             &supervisor,
         );
-        Ok(Arc::new(Self { boot_id, settings, supervisor, store, bus, queue, events, ops, parts, fallback_zone }))
+        Ok(Arc::new(Self {
+            boot_id,
+            settings,
+            supervisor,
+            store,
+            bus,
+            queue,
+            events,
+            ops,
+            outputs,
+            parts,
+            fallback_zone,
+        }))
     }
 
     /// Names this start of the engine; leases belong to it.
@@ -176,6 +194,11 @@ impl Engine {
 
     pub fn ops(&self) -> &Ops {
         &self.ops
+    }
+
+    /// What scripts wrote beyond their answers.
+    pub fn outputs(&self) -> &Outputs {
+        &self.outputs
     }
 
     /// Whether the database writes and reads, and every essential task runs; the answer names what does not.

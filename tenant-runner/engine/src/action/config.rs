@@ -1,6 +1,8 @@
 //! Reading `action_config`. Every refusal names the member at fault.
 
-use super::{ActionType, template};
+use super::script::Limits;
+use super::template::Within;
+use super::{ActionType, enqueue, template};
 use crate::error::{EngineError, Result};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -9,6 +11,9 @@ use url::Url;
 
 const LONGEST_TEXT: usize = 64 * 1024;
 const MOST_HEADERS: usize = 32;
+const MOST_VARIABLES: usize = 64;
+const MOST_STEPS: usize = 50;
+const LONGEST_SPEC: usize = 256 * 1024;
 /// Set by us on every call; a definition cannot.
 const OWN_HEADERS: &[&str] = &[
     "host",
@@ -29,6 +34,16 @@ pub(super) enum Action {
     Script(Script),
     Skill(Skill),
     AgentChat(AgentChat),
+    RegistryUpdate(RegistryUpdate),
+    /// A job spec that may hold `{{…}}`.
+    JobEnqueue(Value),
+    Steps(Vec<Step>),
+}
+
+#[derive(Debug)]
+pub(super) struct Step {
+    pub name: String,
+    pub action: Action,
 }
 
 #[derive(Debug)]
@@ -48,6 +63,11 @@ pub(super) struct Webhook {
 pub(super) struct Script {
     pub command: Command,
     pub timeout: Duration,
+    /// Added to the environment; values may refer to secrets as `${NAME}`.
+    pub env: Vec<(String, String)>,
+    /// Beneath the workspace.
+    pub cwd: Option<String>,
+    pub limits: Limits,
 }
 
 #[derive(Debug)]
@@ -69,17 +89,34 @@ pub(super) struct AgentChat {
     pub prompt: String,
 }
 
+#[derive(Debug)]
+pub(super) struct RegistryUpdate {
+    pub registry: String,
+    pub op: Change,
+    /// Which rows; values may hold `{{…}}`.
+    pub matching: Map<String, Value>,
+    pub set: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Changes the rows that match; adds one if there is none.
+    Upsert,
+    Append,
+    Remove,
+}
+
 /// Whether `config` is a valid configuration of `action`.
 pub fn check(action: ActionType, config: &Value) -> Result<()> {
-    Action::read(action, config).map(|_| ())
+    Action::read(action, config, Within::Nothing).map(|_| ())
 }
 
 impl Action {
-    pub(super) fn read(action: ActionType, config: &Value) -> Result<Self> {
+    pub(super) fn read(action: ActionType, config: &Value, within: Within) -> Result<Self> {
         let Value::Object(map) = config else {
             return Err(EngineError::invalid("action_config", "must be a JSON object"));
         };
-        let members = Members(map);
+        let members = Members(map, within);
         match action {
             ActionType::Webhook => webhook(&members).map(Self::Webhook),
             ActionType::Script => script(&members).map(Self::Script),
@@ -91,6 +128,16 @@ impl Action {
                     agent: members.text(&["agent"])?,
                 }))
             }
+            ActionType::JobEnqueue => {
+                if config.to_string().len() > LONGEST_SPEC {
+                    return Err(EngineError::invalid("action_config", format!("must be at most {LONGEST_SPEC} bytes")));
+                }
+                template::check(config, within).map_err(|rule| EngineError::invalid("action_config", rule))?;
+                enqueue::check(config)?;
+                Ok(Self::JobEnqueue(config.clone()))
+            }
+            ActionType::Steps => steps(&members).map(Self::Steps),
+            ActionType::RegistryUpdate => registry_update(&members).map(Self::RegistryUpdate),
             ActionType::AgentChat => {
                 members.only(&["agent", "prompt", "message"])?;
                 let prompt = members.template(&["prompt", "message"])?;
@@ -131,7 +178,7 @@ fn webhook(members: &Members<'_>) -> Result<Webhook> {
         if body.to_string().len() > LONGEST_TEXT {
             return Err(EngineError::invalid("action_config.body", format!("must be at most {LONGEST_TEXT} bytes")));
         }
-        template::check(body).map_err(|rule| EngineError::invalid("action_config.body", rule))?;
+        template::check(body, members.1).map_err(|rule| EngineError::invalid("action_config.body", rule))?;
     }
     Ok(Webhook {
         url,
@@ -168,7 +215,7 @@ fn headers(value: Option<&Value>) -> Result<Vec<(HeaderName, String)>> {
 }
 
 fn script(members: &Members<'_>) -> Result<Script> {
-    members.only(&["command", "script", "timeout_s"])?;
+    members.only(&["command", "script", "timeout_s", "env", "cwd", "limits"])?;
     let field = "action_config.command";
     let command = match members.0.get("command").or_else(|| members.0.get("script")) {
         Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= LONGEST_TEXT => {
@@ -191,10 +238,146 @@ fn script(members: &Members<'_>) -> Result<Script> {
     if holds_nul {
         return Err(EngineError::invalid(field, "must not hold a NUL character"));
     }
-    Ok(Script { command, timeout: members.seconds("timeout_s", 300, 24 * 3600)? })
+    Ok(Script {
+        command,
+        timeout: members.seconds("timeout_s", 300, 24 * 3600)?,
+        env: environment(members.0.get("env"))?,
+        cwd: folder(members)?,
+        limits: Limits::read(members.0.get("limits"))?,
+    })
 }
 
-struct Members<'a>(&'a Map<String, Value>);
+fn environment(value: Option<&Value>) -> Result<Vec<(String, String)>> {
+    let field = "action_config.env";
+    let map = match value {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Object(map)) if map.len() <= MOST_VARIABLES => map,
+        Some(_) => {
+            return Err(EngineError::invalid(field, format!("must be an object of at most {MOST_VARIABLES} texts")));
+        }
+    };
+    let mut length = 0;
+    map.iter()
+        .map(|(name, value)| {
+            let field = format!("{field}.{}", name.chars().take(60).collect::<String>());
+            let invalid = |rule: &str| EngineError::invalid(field.clone(), rule);
+            let plain = name.len() <= 128
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+                && !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if !plain {
+                return Err(invalid("is not a name of letters, digits and underscores that begins with no digit"));
+            }
+            if name.starts_with("NEXAAS_") || name == "TRACEPARENT" {
+                return Err(invalid("is set by the engine itself"));
+            }
+            let text = value.as_str().ok_or_else(|| invalid("must be a text"))?;
+            length += name.len() + text.len();
+            if text.contains('\0') || length > LONGEST_TEXT {
+                return Err(invalid("must not hold a NUL character, nor all of them together more than 65536 bytes"));
+            }
+            Ok((name.clone(), text.to_owned()))
+        })
+        .collect()
+}
+
+fn folder(members: &Members<'_>) -> Result<Option<String>> {
+    let folder = members.text(&["cwd"])?;
+    match &folder {
+        Some(path) if path.starts_with('/') || path.contains('\0') || path.split('/').any(|step| step == "..") => {
+            Err(EngineError::invalid(
+                "action_config.cwd",
+                "must be the path of a folder beneath the workspace, such as tools/bin",
+            ))
+        }
+        _ => Ok(folder),
+    }
+}
+
+fn registry_update(members: &Members<'_>) -> Result<RegistryUpdate> {
+    members.only(&["registry", "match", "set", "op"])?;
+    let registry = members.needed(&["registry"])?;
+    let plain = registry.len() <= 100
+        && !registry.starts_with('.')
+        && !registry.contains(|c: char| c == '/' || c == '\\' || c.is_control());
+    if !plain {
+        return Err(EngineError::invalid("action_config.registry", "must be the name of a registry"));
+    }
+    let op = match members.text(&["op"])?.as_deref().unwrap_or("upsert") {
+        "upsert" => Change::Upsert,
+        "append" => Change::Append,
+        "remove" => Change::Remove,
+        _ => return Err(EngineError::invalid("action_config.op", "must be one of upsert, append, remove")),
+    };
+    let (matching, set) = (members.row("match")?, members.row("set")?);
+    match op {
+        Change::Upsert | Change::Remove if matching.is_empty() => {
+            return Err(EngineError::invalid("action_config.match", "must name at least one field and its value"));
+        }
+        Change::Append if !matching.is_empty() => {
+            return Err(EngineError::invalid("action_config.match", "does not go with append"));
+        }
+        Change::Upsert | Change::Append if set.is_empty() => {
+            return Err(EngineError::invalid("action_config.set", "must name at least one field and its value"));
+        }
+        Change::Remove if !set.is_empty() => {
+            return Err(EngineError::invalid("action_config.set", "does not go with remove"));
+        }
+        Change::Upsert | Change::Append | Change::Remove => {}
+    }
+    Ok(RegistryUpdate { registry, op, matching, set })
+}
+
+fn steps(members: &Members<'_>) -> Result<Vec<Step>> {
+    if members.1 == Within::Steps {
+        return Err(EngineError::invalid("action_type", "cannot be steps within steps"));
+    }
+    members.only(&["steps"])?;
+    let field = "action_config.steps";
+    let list = match members.0.get("steps") {
+        Some(Value::Array(list)) if (1..=MOST_STEPS).contains(&list.len()) => list,
+        _ => return Err(EngineError::invalid(field, format!("must be a list of 1 to {MOST_STEPS} steps"))),
+    };
+    let mut steps: Vec<Step> = Vec::with_capacity(list.len());
+    for (at, step) in list.iter().enumerate() {
+        let step = step_of(step).map_err(|error| beneath(&format!("{field}.{at}"), error))?;
+        if steps.iter().any(|known| known.name == step.name) {
+            return Err(EngineError::invalid(format!("{field}.{at}.name"), "is the name of an earlier step"));
+        }
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+fn step_of(step: &Value) -> Result<Step> {
+    let Value::Object(map) = step else { return Err(EngineError::invalid("step", "must be a JSON object")) };
+    if let Some(key) = map.keys().find(|key| !["name", "action_type", "action_config"].contains(&key.as_str())) {
+        let key: String = key.chars().take(60).collect();
+        return Err(EngineError::invalid(key, "is unknown; known are name, action_type, action_config"));
+    }
+    let text = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name");
+    let plain = (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    if !plain {
+        return Err(EngineError::invalid("name", "must be 1 to 40 letters, digits, underscores and dashes"));
+    }
+    let action = text("action_type").parse()?;
+    let config = map.get("action_config").unwrap_or(&Value::Null);
+    Ok(Step { name: name.to_owned(), action: Action::read(action, config, Within::Steps)? })
+}
+
+/// The same refusal, of a field inside `outer`.
+pub(super) fn beneath(outer: &str, error: EngineError) -> EngineError {
+    match error.field() {
+        Some(field) => {
+            let rule = error.public().strip_prefix(field).unwrap_or(error.public()).trim_start().to_owned();
+            EngineError::invalid(format!("{outer}.{field}"), rule)
+        }
+        None => error,
+    }
+}
+
+struct Members<'a>(&'a Map<String, Value>, Within);
 
 impl Members<'_> {
     fn only(&self, known: &[&str]) -> Result<()> {
@@ -234,10 +417,25 @@ impl Members<'_> {
     fn template(&self, names: &[&str]) -> Result<Option<String>> {
         let text = self.text(names)?;
         if let Some(text) = &text {
-            template::check(&Value::String(text.clone()))
+            template::check(&Value::String(text.clone()), self.1)
                 .map_err(|rule| EngineError::invalid(format!("action_config.{}", names[0]), rule))?;
         }
         Ok(text)
+    }
+
+    /// Fields and their values, which may hold placeholders; nothing is an empty row.
+    fn row(&self, name: &str) -> Result<Map<String, Value>> {
+        let field = format!("action_config.{name}");
+        let value = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(Map::new()),
+            Some(value) => value,
+        };
+        let Value::Object(row) = value else { return Err(EngineError::invalid(field, "must be an object")) };
+        if value.to_string().len() > LONGEST_TEXT {
+            return Err(EngineError::invalid(field, format!("must be at most {LONGEST_TEXT} bytes")));
+        }
+        template::check(value, self.1).map_err(|rule| EngineError::invalid(field, rule))?;
+        Ok(row.clone())
     }
 
     fn seconds(&self, name: &str, default: u64, most: u64) -> Result<Duration> {
@@ -293,6 +491,80 @@ mod tests {
             (ActionType::Script, json!({"command": ["", "a"]}), "action_config.command"),
             (ActionType::Script, json!({"command": ["a", 1]}), "action_config.command"),
             (ActionType::Script, json!({"command": "a\u{0}b"}), "action_config.command"),
+            (ActionType::Script, json!({"command": "a", "cwd": "/etc"}), "action_config.cwd"),
+            (ActionType::Script, json!({"command": "a", "cwd": "a/../.."}), "action_config.cwd"),
+            (ActionType::Script, json!({"command": "a", "env": []}), "action_config.env"),
+            (ActionType::Script, json!({"command": "a", "env": {"A=B": ""}}), "action_config.env.A=B"),
+            (ActionType::Script, json!({"command": "a", "env": {"": ""}}), "action_config.env."),
+            (ActionType::Script, json!({"command": "a", "env": {"1A": ""}}), "action_config.env.1A"),
+            (ActionType::Script, json!({"command": "a", "env": {"A": 1}}), "action_config.env.A"),
+            (ActionType::Script, json!({"command": "a", "env": {"A": "\u{0}"}}), "action_config.env.A"),
+            (
+                ActionType::Script,
+                json!({"command": "a", "env": {"NEXAAS_JOB_ID": ""}}),
+                "action_config.env.NEXAAS_JOB_ID",
+            ),
+            (ActionType::Script, json!({"command": "a", "limits": {"processes": 0}}), "action_config.limits.processes"),
+            (ActionType::JobEnqueue, json!({}), "action_config.action_type"),
+            (
+                ActionType::JobEnqueue,
+                json!({"action_type": "script", "action_config": {}}),
+                "action_config.action_config.command",
+            ),
+            (
+                ActionType::JobEnqueue,
+                json!({"action_type": "{{payload.x}}", "action_config": {}}),
+                "action_config.action_type",
+            ),
+            (
+                ActionType::JobEnqueue,
+                json!({"action_type": "script", "action_config": {"command": "true"}, "prio": 1}),
+                "action_config.prio",
+            ),
+            (ActionType::Steps, json!({}), "action_config.steps"),
+            (ActionType::Steps, json!({"steps": []}), "action_config.steps"),
+            (ActionType::Steps, json!({"steps": [1]}), "action_config.steps.0.step"),
+            (ActionType::Steps, json!({"steps": vec![json!({}); 51]}), "action_config.steps"),
+            (ActionType::Steps, json!({"steps": [{"name": "a.b"}]}), "action_config.steps.0.name"),
+            (
+                ActionType::Steps,
+                json!({"steps": [{"name": "a", "action_type": "what"}]}),
+                "action_config.steps.0.action_type",
+            ),
+            (
+                ActionType::Steps,
+                json!({"steps": [{"name": "a", "action_type": "script", "action_config": {"command": ""}}]}),
+                "action_config.steps.0.action_config.command",
+            ),
+            (
+                ActionType::Steps,
+                json!({"steps": [{"name": "a", "action_type": "steps", "action_config": {"steps": []}}]}),
+                "action_config.steps.0.action_type",
+            ),
+            (
+                ActionType::Steps,
+                json!({"steps": [
+                    {"name": "a", "action_type": "script", "action_config": {"command": "true"}},
+                    {"name": "a", "action_type": "script", "action_config": {"command": "true"}},
+                ]}),
+                "action_config.steps.1.name",
+            ),
+            (ActionType::AgentChat, json!({"prompt": "{{steps.a}}"}), "action_config.prompt"),
+            (ActionType::RegistryUpdate, json!({"set": {"a": 1}}), "action_config.registry"),
+            (ActionType::RegistryUpdate, json!({"registry": "../x", "set": {"a": 1}}), "action_config.registry"),
+            (ActionType::RegistryUpdate, json!({"registry": "x", "set": {"a": 1}}), "action_config.match"),
+            (ActionType::RegistryUpdate, json!({"registry": "x", "match": {"a": 1}}), "action_config.set"),
+            (ActionType::RegistryUpdate, json!({"registry": "x", "op": "drop"}), "action_config.op"),
+            (
+                ActionType::RegistryUpdate,
+                json!({"registry": "x", "op": "append", "set": {"a": "{{env.HOME}}"}}),
+                "action_config.set",
+            ),
+            (
+                ActionType::RegistryUpdate,
+                json!({"registry": "x", "op": "remove", "match": {"a": 1}, "set": {"a": 1}}),
+                "action_config.set",
+            ),
             (ActionType::Skill, json!({"input": "x"}), "action_config.skill"),
             (ActionType::AgentChat, json!({"agent": "a"}), "action_config.prompt"),
         ] {

@@ -5,18 +5,17 @@
 
 use super::config::Webhook;
 use super::guard::Refused;
+use super::secrets::{secret, with_secrets};
 use super::template::{self, Values};
-use super::{Failure, Guard};
+use super::{Failure, Guard, Run};
 use crate::config::Settings;
 use crate::error::{EngineError, Result};
 use crate::net;
-use crate::queue::Claimed;
 use base64::Engine as _;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use nexaas_common::secret::ExposeSecret as _;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode};
 use sha2::Sha256;
 use std::time::Duration;
@@ -25,6 +24,8 @@ use url::Url;
 const MOST_REDIRECTS: usize = 5;
 /// Read of an answer; the rest is not taken from the network.
 const LONGEST_ANSWER: usize = 64 * 1024;
+/// A receiver may put us off for so long, and no longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 const CONNECT: Duration = Duration::from_secs(10);
 
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -63,30 +64,33 @@ impl Webhooks {
     pub(super) async fn send(
         &self,
         webhook: &Webhook,
-        job: &Claimed,
+        run: &Run<'_>,
         values: &Values,
         settings: &Settings,
         now: DateTime<Utc>,
     ) -> Result<String, Failure> {
-        let body = webhook.body.as_ref().map(|body| Bytes::from(template::fill(body, values).to_string()));
-        let mut headers = own_headers(job, body.is_some());
+        let body = match &webhook.body {
+            Some(body) => Some(Bytes::from(template::fill(body, values)?.to_string())),
+            None => None,
+        };
+        let mut headers = own_headers(run, body.is_some());
         for (name, text) in &webhook.headers {
             headers.insert(name, header(name, &with_secrets(text, settings)?)?);
         }
         if let Some(name) = &webhook.signing_secret {
             let key = secret(name, settings)?;
             let stamp = now.timestamp().to_string();
-            let signature = sign(&key, &job.attempt_id.to_string(), &stamp, body.as_deref().unwrap_or_default())?;
+            let signature = sign(&key, &run.key, &stamp, body.as_deref().unwrap_or_default())?;
             headers.insert(TIMESTAMP, header(&TIMESTAMP, &stamp)?);
             headers.insert(SIGNATURE, header(&SIGNATURE, &signature)?);
         }
         let call = Call { url: webhook.url.clone(), method: webhook.method.clone(), headers, body };
-        tokio::time::timeout(webhook.timeout, self.follow(call, job))
+        tokio::time::timeout(webhook.timeout, self.follow(call, run, now))
             .await
             .map_err(|_| Failure::passing(format!("no answer within {} s", webhook.timeout.as_secs())))?
     }
 
-    async fn follow(&self, mut call: Call, job: &Claimed) -> Result<String, Failure> {
+    async fn follow(&self, mut call: Call, run: &Run<'_>, now: DateTime<Utc>) -> Result<String, Failure> {
         for _ in 0..=MOST_REDIRECTS {
             self.guard.check_url(&call.url).map_err(|refused| Failure::permanent(refused.to_string()))?;
             let mut headers = call.headers.clone();
@@ -98,8 +102,8 @@ impl Webhooks {
             let response = request.send().await.map_err(failure)?;
             let status = response.status();
             match response.headers().get(LOCATION) {
-                Some(location) if status.is_redirection() => call = call.redirected(status, location, job)?,
-                _ => return answer(status, response).await,
+                Some(location) if status.is_redirection() => call = call.redirected(status, location, run)?,
+                _ => return answer(status, response, now).await,
             }
         }
         Err(Failure::passing(format!("more than {MOST_REDIRECTS} redirects")))
@@ -107,7 +111,7 @@ impl Webhooks {
 }
 
 impl Call {
-    fn redirected(mut self, status: StatusCode, location: &HeaderValue, job: &Claimed) -> Result<Self, Failure> {
+    fn redirected(mut self, status: StatusCode, location: &HeaderValue, run: &Run<'_>) -> Result<Self, Failure> {
         let target = location
             .to_str()
             .ok()
@@ -123,20 +127,23 @@ impl Call {
         if !keeps_method && self.method != Method::GET {
             self.method = Method::GET;
             self.body = None;
-            self.headers.remove(CONTENT_TYPE);
+            // The signature is of a body that is no longer sent.
+            for name in [CONTENT_TYPE, TIMESTAMP, SIGNATURE] {
+                self.headers.remove(name);
+            }
         }
         if self.url.origin() != target.origin() {
-            self.headers = own_headers(job, self.body.is_some());
+            self.headers = own_headers(run, self.body.is_some());
         }
         self.url = target;
         Ok(self)
     }
 }
 
-fn own_headers(job: &Claimed, has_body: bool) -> HeaderMap {
+fn own_headers(run: &Run<'_>, has_body: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    // An id is hexadecimal digits and dashes, which a header can always hold.
-    if let Ok(id) = HeaderValue::from_str(&job.attempt_id.to_string()) {
+    // It is made of hexadecimal digits and dashes, which a header can always hold.
+    if let Ok(id) = HeaderValue::from_str(&run.key) {
         headers.insert("idempotency-key", id.clone());
         headers.insert("webhook-id", id);
     }
@@ -146,7 +153,8 @@ fn own_headers(job: &Claimed, has_body: bool) -> HeaderMap {
     headers
 }
 
-async fn answer(status: StatusCode, mut response: Response) -> Result<String, Failure> {
+async fn answer(status: StatusCode, mut response: Response, now: DateTime<Utc>) -> Result<String, Failure> {
+    let retry_after = retry_after(response.headers(), now);
     let mut body = Vec::new();
     while body.len() < LONGEST_ANSWER {
         match response.chunk().await.map_err(failure)? {
@@ -160,9 +168,19 @@ async fn answer(status: StatusCode, mut response: Response) -> Result<String, Fa
     match (status.is_success(), text.is_empty()) {
         (true, true) => Ok(line),
         (true, false) => Ok(text.to_owned()),
-        (false, true) => Err(Failure::passing(line)),
-        (false, false) => Err(Failure::passing(format!("{line}: {text}"))),
+        (false, true) => Err(Failure::passing(line).after(retry_after)),
+        (false, false) => Err(Failure::passing(format!("{line}: {text}")).after(retry_after)),
     }
+}
+
+/// When the receiver asks to be called again, in seconds or as a date; nonsense is no wish.
+fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => (DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc) - now).to_std().ok()?,
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 /// The innermost cause says what happened; the URL may hold a token and stays out.
@@ -185,25 +203,6 @@ fn header(name: &HeaderName, text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|_| Failure::permanent(format!("the header {name} cannot hold its value")))
 }
 
-/// Fills `${NAME}` from the settings' secrets.
-fn with_secrets(text: &str, settings: &Settings) -> Result<String, Failure> {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let Some((name, after)) = after.split_once('}') else { break };
-        filled.push_str(before);
-        filled.push_str(&secret(name, settings)?);
-        rest = after;
-    }
-    filled.push_str(rest);
-    Ok(filled)
-}
-
-fn secret(name: &str, settings: &Settings) -> Result<String, Failure> {
-    let value = settings.secrets.get(name).map(|secret| secret.expose_secret().to_owned());
-    value.ok_or_else(|| Failure::permanent(format!("the secret {name} is not set")))
-}
-
 /// The signature of the Standard Webhooks convention. A secret that is not in its form is used as it stands.
 fn sign(secret: &str, id: &str, stamp: &str, body: &[u8]) -> Result<String, Failure> {
     let base64 = base64::engine::general_purpose::STANDARD;
@@ -219,4 +218,39 @@ fn sign(secret: &str, id: &str, stamp: &str, body: &[u8]) -> Result<String, Fail
     mac.update(b".");
     mac.update(body);
     Ok(format!("v1,{}", base64.encode(mac.finalize().into_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_the_one_of_the_standards_example() {
+        let signature = sign(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            br#"{"test": 2432232314}"#,
+        );
+        assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_wish_for_a_later_call_is_seconds_or_a_date_and_never_beyond_a_day() {
+        let now = crate::testing::utc("2026-01-01T00:00:00Z");
+        for (text, seconds) in [
+            ("120", Some(120)),
+            ("0", Some(0)),
+            ("99999999", Some(24 * 3600)),
+            ("Thu, 01 Jan 2026 00:01:30 GMT", Some(90)),
+            ("Wed, 31 Dec 2025 00:00:00 GMT", None),
+            ("soon", None),
+            ("-5", None),
+            ("", None),
+        ] {
+            let headers: HeaderMap = [(RETRY_AFTER, HeaderValue::from_static(text))].into_iter().collect();
+            assert_eq!(retry_after(&headers, now).map(|wait| wait.as_secs()), seconds, "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
 }

@@ -28,7 +28,8 @@ pub use skills::Skill;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use load::tried;
-pub(crate) use yaml::{or_default, parse as parse_yaml};
+pub(crate) use registries::read as read_registry;
+pub(crate) use yaml::{LARGEST_FILE, or_default, parse as parse_yaml};
 
 use crate::bus::{Bus, Fact};
 use crate::config::{EngineConfig, Settings};

@@ -88,6 +88,11 @@ pub fn load(
     registries
 }
 
+/// Reads the text of one registry of the workspace.
+pub fn read(path: &str, stem: &str, text: &str) -> Result<Registry, Problem> {
+    parse(path, stem, Source::Client, text, &mut Vec::new())
+}
+
 fn parse(path: &str, stem: &str, source: Source, text: &str, problems: &mut Vec<Problem>) -> Result<Registry, Problem> {
     let document = yaml::parse::<File>(path, text)?;
     let typed = document.typed;
