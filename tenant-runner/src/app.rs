@@ -3,7 +3,6 @@
 //! first, then the engine.
 
 use crate::config::{Config, Mode, Refusal, Standalone};
-use crate::http::signature::Seen;
 use crate::listener::Listener;
 use crate::{grpc, http, probe, tls};
 use chrono::{DateTime, Utc};
@@ -34,7 +33,6 @@ struct Inner {
     cors_origins: Vec<String>,
     draining: CancellationToken,
     sockets: TaskTracker,
-    hooks_seen: Seen,
     recheck: Duration,
     metrics: Option<Render>,
 }
@@ -76,9 +74,6 @@ impl App {
     /// The process's metrics as text, where they are recorded.
     pub fn metrics(&self) -> Option<String> {
         self.0.metrics.as_ref().map(|render| render())
-    }
-    pub fn hooks_seen(&self) -> &Seen {
-        &self.0.hooks_seen
     }
 }
 
@@ -142,7 +137,6 @@ impl Runner {
             cors_origins: config.cors_origins,
             draining: edge.token().clone(),
             sockets: TaskTracker::new(),
-            hooks_seen: Seen::default(),
             recheck: config.recheck,
             metrics,
         }));

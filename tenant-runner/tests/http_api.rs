@@ -32,7 +32,13 @@ async fn every_route_but_three_refuses_a_caller_without_credentials() {
             public.push(route.path);
             continue;
         }
-        let path = route.path.replace("{name}", "x").replace("{id}", "x").replace("{action}", "x");
+        let path = route
+            .path
+            .replace("{name}", "x")
+            .replace("{id}", "x")
+            .replace("{action}", "x")
+            .replace("{key}", "x")
+            .replace("{number}", "1");
         for token in [None, Some("wrong"), Some("a.b.c"), Some("")] {
             let (status, body) = alone.api.with(token).call(route.method.as_str(), &path, None).await;
             assert_eq!(status, 401, "{} {path} with {token:?}: {body}", route.method);
@@ -264,7 +270,7 @@ async fn what_is_too_much_or_not_json_is_refused() {
         (post(vec![b'x'; 1024 * 1024 + 1], "application/json"), 413),
         (post(b"{}".to_vec(), "text/plain"), 415),
         (post(b"{}".to_vec(), "multipart/form-data; boundary=x"), 415),
-        (post(b"{".to_vec(), "application/json"), 400),
+        (post(b"{".to_vec(), "application/json"), 422),
         (post(b"[]".to_vec(), "application/json"), 422),
         (alone.api.request("PUT", "/api/events"), 405),
         (alone.api.request("GET", "/api/events?limit=many"), 422),
@@ -294,52 +300,6 @@ async fn another_site_may_call_only_if_its_origin_is_listed() {
         let answered = response.headers().get("access-control-allow-origin").map(|v| v.to_str().unwrap());
         assert_eq!(answered, allowed.then_some(origin));
     }
-    alone.stop().await;
-}
-
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-fn signed(api: &Api, id: &str, call: &str, body: &str) -> reqwest::RequestBuilder {
-    use base64::Engine as _;
-    use hmac::{KeyInit as _, Mac as _};
-    let key = base64::engine::general_purpose::STANDARD.decode(SECRET.strip_prefix("whsec_").unwrap()).unwrap();
-    let now = nexaas_common::clock::Clock::now(&nexaas_common::clock::SystemClock).timestamp();
-    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
-    mac.update(format!("{call}.{now}.{body}").as_bytes());
-    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-    api.with(None)
-        .request("POST", &format!("/hooks/{id}"))
-        .header("webhook-id", call)
-        .header("webhook-timestamp", now.to_string())
-        .header("webhook-signature", format!("v1,{signature}"))
-        .body(body.to_owned())
-}
-
-#[tokio::test]
-async fn a_signed_call_fires_its_event_once() {
-    let alone = Alone::start().await;
-    let mut event = script("deploy", "echo deployed");
-    event["metadata"] = json!({"secret": SECRET});
-    assert_eq!(alone.api.call("POST", "/api/events", Some(event)).await.0, 200);
-    assert_eq!(alone.api.call("POST", "/api/events", Some(script("plain", "echo plain"))).await.0, 200);
-    let mut live = alone.api.stream(None).await;
-
-    let (status, fired) = answer(signed(&alone.api, "deploy", "call-1", "{}")).await;
-    assert_eq!(status, 202, "{fired}");
-    assert_eq!(live.until("job.succeeded").await.data["data"]["job_id"], fired["job_id"]);
-    let (status, again) = answer(signed(&alone.api, "deploy", "call-1", "{}")).await;
-    assert_eq!((status, &again["duplicate"]), (200, &json!(true)), "a repetition fires nothing");
-    assert_eq!(alone.api.get("/api/queue").await["counts"]["completed"], 1);
-
-    let forged = signed(&alone.api, "deploy", "call-2", "{}").body("{\"other\":1}");
-    assert_eq!(answer(forged).await.0, 401);
-    let nobody = alone.api.with(None);
-    for id in ["deploy", "plain", "no-such-event"] {
-        assert_eq!(nobody.call("POST", &format!("/hooks/{id}"), None).await.0, 401, "{id}");
-    }
-    assert_eq!(answer(signed(&alone.api, "plain", "call-3", "{}")).await.0, 401, "no secret, no signature");
-    assert_eq!(alone.api.call("POST", "/hooks/plain", None).await.0, 202, "the API key fires it too");
-    assert_eq!(alone.api.call("POST", "/hooks/no-such-event", None).await.0, 404);
     alone.stop().await;
 }
 

@@ -6,6 +6,7 @@ use crate::chat::Chat;
 use crate::config::{EngineConfig, Settings};
 use crate::error::Result;
 use crate::event::Events;
+use crate::hooks::Hooks;
 use crate::model::Gateway;
 use crate::store::Store;
 use crate::usage::Usage;
@@ -26,6 +27,7 @@ pub(crate) struct Parts {
     pub chat: Chat,
     pub usage: Usage,
     pub skills: Skills,
+    pub hooks: Hooks,
 }
 
 /// What the parts stand on.
@@ -43,6 +45,7 @@ pub(crate) struct Base<'a> {
 impl Parts {
     pub async fn open(base: Base<'_>) -> Result<Self> {
         let Base { config, settings, store, bus, events, clock, boot, supervisor } = base;
+        let hooks = Hooks::new(store.clone(), events.clone(), clock.clone());
         let workspace =
             Workspace::open(config, settings.clone(), (store.clone(), bus.clone(), events), clock.clone()).await?;
         let users = Users::open(config, settings.clone(), store.clone(), bus.clone(), clock.clone()).await?;
@@ -52,7 +55,7 @@ impl Parts {
         let skills = Skills::new(agents.clone(), supervisor.token().clone());
         let usage = Usage::new(store.clone());
         let chat = Chat::open(store, bus, clock, boot, agents.clone(), supervisor).await?;
-        Ok(Self { workspace, users, gateway, agents, chat, usage, skills })
+        Ok(Self { workspace, users, gateway, agents, chat, usage, skills, hooks })
     }
 }
 
@@ -75,6 +78,10 @@ impl crate::Engine {
 
     pub fn skills(&self) -> &Skills {
         &self.parts.skills
+    }
+
+    pub fn hooks(&self) -> &Hooks {
+        &self.parts.hooks
     }
 
     /// Every model call goes through here.

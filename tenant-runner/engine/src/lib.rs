@@ -15,6 +15,8 @@ pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod history;
+pub mod hooks;
+pub mod intake;
 pub mod model;
 pub mod net;
 pub mod ops;

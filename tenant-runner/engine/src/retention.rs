@@ -33,6 +33,8 @@ pub struct Keep {
 
 /// The retention of the core's tables. Others are appended where their tables are made.
 pub const CORE: &[Keep] = &[
+    crate::hooks::KEEP,
+    crate::intake::KEEP,
     Keep {
         table: "bus_packs",
         // Some rows hold many events: the number kept is of events.

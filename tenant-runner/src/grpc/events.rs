@@ -1,12 +1,12 @@
 //! Schedules and triggers, and the stream of what happens.
 
-use super::convert::{given, json, maybe_time, time};
+use super::convert::{given, json, limit, maybe_time, time};
 use super::{Service, guard, status, wire};
 use crate::principal::stream_end;
 use futures::StreamExt as _;
 use futures::future::ready;
 use futures::stream::BoxStream;
-use nexaas_engine::bus::BusEvent;
+use nexaas_engine::bus::{BusEvent, kind_matches};
 use nexaas_engine::event::{Event, EventFilter, Upserted};
 use tonic::{Request, Response, Status};
 
@@ -54,12 +54,37 @@ impl wire::events_server::Events for Service {
         Ok(Response::new(wire::DeleteEventResponse {}))
     }
 
+    async fn pause_event(&self, request: Request<wire::PauseEventRequest>) -> Result<Response<wire::Event>, Status> {
+        let paused = self.app.engine().events().pause(&request.get_ref().id).await.map_err(status::of)?;
+        Ok(Response::new(event(paused)))
+    }
+
+    async fn resume_event(&self, request: Request<wire::ResumeEventRequest>) -> Result<Response<wire::Event>, Status> {
+        let resumed = self.app.engine().events().resume(&request.get_ref().id).await.map_err(status::of)?;
+        Ok(Response::new(event(resumed)))
+    }
+
     async fn trigger_event(
         &self,
         request: Request<wire::TriggerEventRequest>,
     ) -> Result<Response<wire::TriggerEventResponse>, Status> {
         let job = self.app.engine().events().trigger(&request.get_ref().id).await.map_err(status::of)?;
         Ok(Response::new(wire::TriggerEventResponse { job_id: job.to_string() }))
+    }
+
+    async fn list_bus_events(
+        &self,
+        request: Request<wire::ListBusEventsRequest>,
+    ) -> Result<Response<wire::ListBusEventsResponse>, Status> {
+        let wire::ListBusEventsRequest { before_seq, limit: asked, kinds } = request.into_inner();
+        let (before, most) = (Some(before_seq).filter(|seq| *seq > 0), limit(asked, 100, 1000));
+        let found = self.app.engine().bus().history(before, most, kinds).await.map_err(status::of)?;
+        let full = found.len() == most as usize;
+        let next_before_seq = found.last().filter(|_| full).map(|event| event.seq).unwrap_or_default();
+        Ok(Response::new(wire::ListBusEventsResponse {
+            events: found.into_iter().map(fact).collect(),
+            next_before_seq,
+        }))
     }
 
     async fn watch_bus(
@@ -74,7 +99,7 @@ impl wire::events_server::Events for Service {
             .engine()
             .bus()
             .subscribe(after)
-            .filter(move |event| ready(kinds.is_empty() || kinds.contains(&event.kind)))
+            .filter(move |event| ready(kind_matches(&event.kind, &kinds)))
             .map(|event| Ok(fact(event)))
             .take_until(end);
         Ok(Response::new(stream.boxed()))
@@ -92,6 +117,7 @@ fn fact(event: BusEvent) -> wire::BusEvent {
 }
 
 fn event(e: Event) -> wire::Event {
+    let metadata_json = e.shown_metadata().as_ref().map(json).unwrap_or_default();
     wire::Event {
         id: e.id,
         r#type: e.kind,
@@ -114,6 +140,15 @@ fn event(e: Event) -> wire::Event {
         updated_at: time(e.updated_at),
         expires_at: maybe_time(e.expires_at),
         retry_backoff_minutes: e.retry_backoff_minutes,
-        ..Default::default()
+        timezone: e.timezone.unwrap_or_default(),
+        overlap: e.overlap.as_str().to_owned(),
+        jitter_s: e.jitter_s,
+        starts_at: maybe_time(e.starts_at),
+        pause_after_failures: e.pause_after_failures.unwrap_or_default(),
+        failures_in_row: e.failures_in_row,
+        paused_reason: e.paused_reason.unwrap_or_default(),
+        catch_up: e.catch_up.as_ref().map(json).unwrap_or_default(),
+        job_json: e.job.as_ref().map(json).unwrap_or_default(),
+        metadata_json,
     }
 }

@@ -48,6 +48,8 @@ fn answer(session: &Session) -> Json<Value> {
     Json(json!({ "token": session.token, "user": session.user, "expires_at": session.expires_at }))
 }
 
+/// The first one founds the company and becomes its admin.
+#[utoipa::path(post, path = "/api/auth/register", tag = "accounts", request_body = super::openapi::shapes::Registration, responses((status = 200, body = super::openapi::shapes::Session), (status = 400, body = super::openapi::shapes::Problem)))]
 pub async fn register(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
@@ -65,6 +67,8 @@ pub async fn register(
     Ok(answer(&session))
 }
 
+/// A token for a name and its password.
+#[utoipa::path(post, path = "/api/auth/login", tag = "accounts", request_body = super::openapi::shapes::Login, responses((status = 200, body = super::openapi::shapes::Session), (status = 400, body = super::openapi::shapes::Problem), (status = 401, body = super::openapi::shapes::Problem), (status = 429, body = super::openapi::shapes::Problem)))]
 pub async fn login(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
@@ -78,11 +82,14 @@ pub async fn login(
     Ok(answer(&session))
 }
 
+/// Whose token this is.
+#[utoipa::path(get, path = "/api/auth/me", tag = "accounts", responses((status = 200, body = super::openapi::shapes::User), (status = 403, body = super::openapi::shapes::Problem)))]
 pub async fn me(Extension(principal): Extension<Principal>) -> ApiResult<Json<Value>> {
     Ok(Json(json!(principal.user()?)))
 }
 
 /// Ends every token of the caller.
+#[utoipa::path(post, path = "/api/auth/logout", tag = "accounts", responses((status = 204, description = "Every token of the caller has ended"), (status = 403, body = super::openapi::shapes::Problem)))]
 pub async fn logout(State(app): State<App>, Extension(principal): Extension<Principal>) -> ApiResult<StatusCode> {
     app.engine().users().logout(principal.user()?).await?;
     Ok(StatusCode::NO_CONTENT)

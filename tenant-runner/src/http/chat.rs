@@ -28,23 +28,29 @@ const PING: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(90);
 const SEND: Duration = Duration::from_secs(20);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Sessions {
     #[serde(default)]
     agent: Option<String>,
     limit: Option<u32>,
 }
 
+/// The conversations, the latest first.
+#[utoipa::path(get, path = "/api/chat/sessions", tag = "chat", params(Sessions), responses((status = 200, body = Vec<super::openapi::shapes::ChatSession>)))]
 pub async fn sessions(State(app): State<App>, Query(query): Query<Sessions>) -> ApiResult<Json<Value>> {
     let agent = query.agent.filter(|a| !a.is_empty());
     Ok(Json(json!(app.engine().chat().sessions(agent.as_deref(), query.limit.unwrap_or(50).clamp(1, 500)).await?)))
 }
 
+/// One conversation, with what was said.
+#[utoipa::path(get, path = "/api/chat/sessions/{id}", tag = "chat", params(("id" = String, Path, description = "The session")), responses((status = 200, body = super::openapi::shapes::ChatSession)))]
 pub async fn session(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     Ok(Json(json!(app.engine().chat().session(&id).await?)))
 }
 
 /// Authentication has already happened, before the upgrade; the Origin is checked here.
+#[utoipa::path(get, path = "/api/chat", tag = "chat", responses((status = 101, description = "A WebSocket"), (status = 400, body = super::openapi::shapes::Problem), (status = 403, body = super::openapi::shapes::Problem), (status = 426, body = super::openapi::shapes::Problem)))]
 pub async fn socket(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,

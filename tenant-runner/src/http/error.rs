@@ -2,7 +2,7 @@
 //! What the caller must not see (sources, paths, SQL) goes to the log, once, when the answer is made.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use nexaas_engine::{EngineError, Kind};
@@ -30,6 +30,15 @@ impl ApiError {
 
     pub fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "This needs a valid API key or token: Authorization: Bearer <it>")
+    }
+
+    /// A refusal that says nothing about what is there.
+    pub fn unproven(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than this path takes")
     }
 
     pub fn forbidden(detail: impl Into<String>) -> Self {
@@ -96,6 +105,11 @@ impl From<JsonRejection> for ApiError {
         let status = rejection.status();
         let text = rejection.body_text();
         match rejection {
+            JsonRejection::BytesRejection(rejection) => rejection.into(),
+            JsonRejection::JsonSyntaxError(_) => {
+                let what = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest);
+                Self::invalid("body", format!("must be JSON: {what}"))
+            }
             JsonRejection::JsonDataError(_) => {
                 // "<preamble>: <path>: <what> at line …"; serde writes a field's name in backquotes when it is missing.
                 let what = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest);
@@ -109,6 +123,15 @@ impl From<JsonRejection> for ApiError {
                 Self { field, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, what) }
             }
             _ => Self::new(status, text),
+        }
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
+            status => Self::new(status, rejection.body_text()),
         }
     }
 }

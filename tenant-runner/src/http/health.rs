@@ -8,6 +8,8 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Whether this runner can do its work.
+#[utoipa::path(get, path = "/api/health", tag = "meta", responses((status = 200, body = super::openapi::shapes::Health)))]
 pub async fn show(State(app): State<App>) -> ApiResult<Json<Value>> {
     if app.draining().is_cancelled() {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This runner is stopping"));

@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod auth;
+pub mod bus;
 pub mod chat;
 pub mod error;
 pub mod events;
@@ -12,8 +13,10 @@ pub mod health;
 pub mod hooks;
 pub mod mcp_catalog;
 pub mod metrics;
+pub mod openapi;
 pub mod ops;
 pub mod origin;
+pub mod output;
 pub mod queue;
 pub mod registries;
 pub mod routes;

@@ -48,10 +48,12 @@ pub fn table() -> Vec<Route> {
     use Access::{Admin, Caller, Public, Signed};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
     const PATCH: Method = Method::PATCH;
     const DELETE: Method = Method::DELETE;
     vec![
         route(GET, guard::HEALTH, Public, health::show),
+        route(GET, "/api/openapi.json", Caller, openapi::document),
         route(GET, "/metrics", Caller, metrics::show),
         Route { body: 16 * KIB, ..route(POST, "/api/auth/register", Public, auth::register) },
         Route { body: 16 * KIB, ..route(POST, "/api/auth/login", Public, auth::login) },
@@ -73,9 +75,21 @@ pub fn table() -> Vec<Route> {
         route(PATCH, "/api/events/{id}", Caller, events::patch),
         route(DELETE, "/api/events/{id}", Caller, events::delete),
         route(POST, "/api/events/{id}/trigger", Caller, events::trigger),
+        route(POST, "/api/events/{id}/pause", Caller, events::pause),
+        route(POST, "/api/events/{id}/resume", Caller, events::resume),
         route(GET, "/api/queue", Caller, queue::view),
+        route(POST, "/api/queue", Caller, queue::enqueue),
+        route(GET, "/api/queue/jobs", Caller, queue::list),
+        route(POST, "/api/queue/dead/retry", Caller, queue::retry_dead),
+        route(GET, "/api/queue/keys", Caller, queue::keys),
+        route(GET, "/api/queue/keys/{key}", Caller, queue::key),
+        route(PUT, "/api/queue/keys/{key}", Caller, queue::set_key),
         route(GET, "/api/queue/{id}", Caller, queue::show),
         route(POST, "/api/queue/{id}/cancel", Caller, queue::cancel),
+        route(POST, "/api/queue/{id}/retry", Caller, queue::retry),
+        route(GET, "/api/queue/{id}/attempts", Caller, queue::attempts),
+        route(GET, "/api/queue/{id}/attempts/{number}/output", Caller, output::show),
+        route(GET, "/api/bus", Caller, bus::past),
         route(GET, "/api/chat", Caller, chat::socket),
         route(GET, "/api/chat/sessions", Caller, chat::sessions),
         route(GET, "/api/chat/sessions/{id}", Caller, chat::session),
@@ -162,7 +176,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     let exact: Vec<HeaderValue> = origins.iter().filter_map(|o| o.parse().ok()).collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(exact))
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("last-event-id")])
         .max_age(Duration::from_secs(600))
 }

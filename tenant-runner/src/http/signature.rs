@@ -1,18 +1,17 @@
-//! Standard Webhooks, the receiving side: `webhook-id`, `webhook-timestamp` and `webhook-signature` prove that whoever
-//! called knows the event's secret, that the body is theirs, and that the call is neither old nor a repetition.
+//! Signed calls, the receiving side. Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature` prove that
+//! whoever called knows the event's secret, that the body is theirs, and that the call is not old. GitHub's way proves
+//! the first two. Whether a call is a repetition is known to the engine, by the id that is answered here.
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
 /// How far the sender's clock may be off, in seconds.
 const TOLERANCE_S: i64 = 300;
-/// How many ids are remembered. More calls than this within the tolerance push out the oldest.
-const REMEMBERED: usize = 4096;
+pub const STANDARD_WEBHOOKS: &str = "webhook-signature";
+pub const GITHUB: &str = "x-hub-signature-256";
 
 /// Verifies one call at `now_s` (Unix seconds) and returns its id.
 pub fn verify<'a>(secret: &str, headers: &'a HeaderMap, body: &[u8], now_s: i64) -> Result<&'a str, &'static str> {
@@ -25,7 +24,7 @@ pub fn verify<'a>(secret: &str, headers: &'a HeaderMap, body: &[u8], now_s: i64)
     };
     let id = header("webhook-id", "webhook-id is required once")?;
     let stamp = header("webhook-timestamp", "webhook-timestamp is required once")?;
-    let signatures = header("webhook-signature", "webhook-signature is required once")?;
+    let signatures = header(STANDARD_WEBHOOKS, "webhook-signature is required once")?;
     if id.is_empty() || id.len() > 256 {
         return Err("webhook-id must have 1 to 256 characters");
     }
@@ -52,30 +51,20 @@ pub fn verify<'a>(secret: &str, headers: &'a HeaderMap, body: &[u8], now_s: i64)
     if valid { Ok(id) } else { Err("webhook-signature does not fit") }
 }
 
-/// The ids of recent calls. Kept in memory: a repetition across a restart is caught by its age alone.
-#[derive(Debug, Default)]
-pub struct Seen(Mutex<VecDeque<(i64, String)>>);
-
-impl Seen {
-    /// Notes a call; false when it was noted before.
-    pub fn first(&self, event: &str, id: &str, now_s: i64) -> bool {
-        let key = format!("{event}\n{id}");
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while seen.front().is_some_and(|(at, _)| now_s - at > 2 * TOLERANCE_S) || seen.len() >= REMEMBERED {
-            seen.pop_front();
-        }
-        if seen.iter().any(|(_, known)| *known == key) {
-            return false;
-        }
-        seen.push_back((now_s, key));
-        true
-    }
-
-    /// Forgets a call whose effect failed, so that the sender may try again.
-    pub fn forget(&self, event: &str, id: &str) {
-        let key = format!("{event}\n{id}");
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, known)| *known != key);
-    }
+/// Verifies a body signed as GitHub does: `X-Hub-Signature-256: sha256=<hex>` over the body alone. Such a call has no time of
+/// its own; its id (`X-GitHub-Delivery`) is not covered, so a repetition is known by the signature.
+pub fn verify_github(secret: &str, headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
+    let mut values = headers.get_all(GITHUB).iter();
+    let given = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(|text| text.strip_prefix("sha256=")),
+        _ => None,
+    };
+    let given = given.ok_or("x-hub-signature-256 must be sha256= and hexadecimal digits, once")?;
+    let bytes = hex::decode(given).map_err(|_| "x-hub-signature-256 is not hexadecimal")?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_err(|_| "the event's secret cannot be used")?;
+    mac.update(body);
+    mac.verify_slice(&bytes).map_err(|_| "x-hub-signature-256 does not fit")?;
+    Ok(format!("github:{}", hex::encode(bytes)))
 }
 
 #[cfg(test)]
@@ -126,13 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_is_noticed_until_it_is_forgotten() {
-        let seen = Seen::default();
-        assert!(seen.first("e", "1", 0));
-        assert!(!seen.first("e", "1", 10));
-        assert!(seen.first("f", "1", 10));
-        seen.forget("e", "1");
-        assert!(seen.first("e", "1", 10));
-        assert!(seen.first("f", "1", 2000), "the memory is bounded in time");
+    fn a_github_signature_covers_the_body() {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"It's a Secret to Everybody").unwrap();
+        mac.update(b"Hello, World!");
+        let signature = hex::encode(mac.finalize().into_bytes());
+        // The example of GitHub's own documentation.
+        assert_eq!(signature, "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
+        let mut headers = HeaderMap::new();
+        headers.insert(GITHUB, HeaderValue::from_str(&format!("sha256={signature}")).unwrap());
+        let verify = |headers: &HeaderMap, body: &[u8]| verify_github("It's a Secret to Everybody", headers, body);
+        assert_eq!(verify(&headers, b"Hello, World!"), Ok(format!("github:{signature}")));
+        assert!(verify(&headers, b"Hello, World").is_err());
+        headers.insert(GITHUB, HeaderValue::from_str(&signature).unwrap());
+        assert!(verify(&headers, b"Hello, World!").is_err());
+        assert!(verify(&HeaderMap::new(), b"").is_err());
     }
 }

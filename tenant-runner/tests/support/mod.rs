@@ -121,9 +121,24 @@ impl Alone {
         prepare: impl FnOnce(&Path),
         adjust: impl FnOnce(&mut nexaas_runner::config::Config),
     ) -> Self {
-        provider();
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
+        Self::start_in(dir, flags, adjust).await
+    }
+
+    /// Stops this runner and starts another on the same files.
+    pub async fn restart(self) -> Self {
+        let Self { runner, dir, .. } = self;
+        runner.stop().await.unwrap();
+        Self::start_in(dir, &[], |_| {}).await
+    }
+
+    async fn start_in(
+        dir: tempfile::TempDir,
+        flags: &[&str],
+        adjust: impl FnOnce(&mut nexaas_runner::config::Config),
+    ) -> Self {
+        provider();
         let data = dir.path().to_str().unwrap();
         let flags: Vec<&str> = ["--data-dir", data, "--listen", "127.0.0.1:0"].iter().chain(flags).copied().collect();
         let mut config = config(&flags, &[("API_KEY", API_KEY)]);
@@ -180,7 +195,11 @@ impl Api {
 
     /// The live stream, after an id or from now on; connected when this returns.
     pub async fn stream(&self, last_event_id: Option<u64>) -> Sse {
-        let mut request = self.request("GET", "/api/events/stream");
+        self.stream_of(last_event_id, "").await
+    }
+
+    pub async fn stream_of(&self, last_event_id: Option<u64>, query: &str) -> Sse {
+        let mut request = self.request("GET", &format!("/api/events/stream{query}"));
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id.to_string());
         }

@@ -166,7 +166,7 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
         agent: fields.optional_text("agent", LONGEST_NAME, base.and_then(|e| e.agent.clone()))?,
         client: fields.optional_text("client", LONGEST_NAME, base.and_then(|e| e.client.clone()))?,
         description: fields.optional_text("description", LONGEST_TEXT, base.and_then(|e| e.description.clone()))?,
-        metadata: fields.keep(fields.object("metadata")?, base.and_then(|e| e.metadata.clone()), "metadata"),
+        metadata: fields.metadata(condition_type, before)?,
         last_run_at: before.and_then(|e| e.last_run_at),
         last_result: before.and_then(|e| e.last_result.clone()),
         run_count: before.map_or(0, |e| e.run_count),

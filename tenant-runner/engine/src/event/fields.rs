@@ -1,6 +1,8 @@
 //! Reading single fields of a request. Every refusal names the field and its rule.
 
+use super::Event;
 use crate::error::{EngineError, Result};
+use crate::schedule::ConditionType;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
@@ -43,6 +45,17 @@ impl Fields<'_> {
             return Ok(None);
         }
         Ok(self.keep(self.text(field, longest)?, before, field))
+    }
+
+    /// The keys of an event that waits for calls are checked; see `hooks`.
+    pub(super) fn metadata(&self, waits_for: ConditionType, before: Option<&Event>) -> Result<Option<Value>> {
+        let known = before.and_then(|event| event.metadata.as_ref());
+        let mut metadata = self.keep(self.object("metadata")?, known.cloned(), "metadata");
+        if let Some(metadata) = &mut metadata {
+            let new = self.get("metadata").is_some() || before.is_some_and(|event| event.condition_type != waits_for);
+            crate::hooks::settle(metadata, known, new && waits_for == ConditionType::Webhook)?;
+        }
+        Ok(metadata)
     }
 
     /// Text as it is; a number or an object as its JSON.

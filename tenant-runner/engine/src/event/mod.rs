@@ -3,6 +3,7 @@
 //! Always true here: only a valid event is stored; a slot of a schedule and its job are stored in one transaction, once; so
 //! are a fact on the bus and the job of an event that waits for it; a change of an event wakes the timer.
 
+mod deliver;
 mod draft;
 mod fields;
 mod fire;

@@ -131,6 +131,7 @@ pub struct Event {
     pub agent: Option<String>,
     pub client: Option<String>,
     pub description: Option<String>,
+    #[serde(serialize_with = "crate::hooks::shown")]
     pub metadata: Option<Value>,
     pub last_run_at: Option<DateTime<Utc>>,
     pub last_result: Option<String>,
@@ -188,6 +189,11 @@ impl Event {
             created_at: from_micros(row.get(33)?),
             updated_at: from_micros(row.get(34)?),
         })
+    }
+
+    /// The metadata with its literal keys left out.
+    pub fn shown_metadata(&self) -> Option<Value> {
+        serde_json::to_value(self).ok()?.get_mut("metadata").map(Value::take).filter(|metadata| !metadata.is_null())
     }
 
     pub(super) fn condition(&self) -> Condition<'_> {

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     12 "012_usage";
     13 "013_chat";
     14 "014_workspace_good";
+    23 "023_hooks";
     20 "020_queue";
     21 "021_schedules";
     22 "022_ops";

@@ -22,6 +22,7 @@ pub use agents::{Agent, AgentNode, Source};
 pub use layout::{Component, Layout, Page, Perspective};
 pub use load::{Snapshot, validate};
 pub use mcp::CatalogEntry;
+pub(crate) use mcp::REDACTED;
 pub use problem::{Problem, Severity};
 pub use registries::{Field, Registry};
 pub use skills::Skill;
