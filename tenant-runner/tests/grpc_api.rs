@@ -297,3 +297,73 @@ async fn health_and_the_http_api_share_the_port() {
     assert!(tenant.dir.path().join("data/workspace/workspace.yaml").exists());
     tenant.stop().await;
 }
+
+#[tokio::test]
+async fn jobs_keys_and_past_facts_are_reached_as_over_http() {
+    let tenant = Tenant::configured().await;
+    let mut queue = QueueClient::new(tenant.channel.clone());
+    let mut events = EventsClient::new(tenant.channel.clone());
+    let mut bus = events.watch_bus(operator(wire::WatchBusRequest { after_seq: 1, kinds: vec!["job.*".into()] })).await;
+    let bus = bus.as_mut().unwrap().get_mut();
+    let spec = json!({"action_type": "script", "action_config": {"command": "exit 3"}, "concurrency_key": "k"});
+    let enqueue = wire::EnqueueJobRequest { job_json: spec.to_string(), idempotency_key: "order 7".into() };
+    let made = queue.enqueue_job(operator(enqueue.clone())).await.unwrap().into_inner();
+    assert!(!made.existed);
+    let again = queue.enqueue_job(operator(enqueue.clone())).await.unwrap().into_inner();
+    assert_eq!((again.id, again.existed), (made.id.clone(), true));
+    let other = wire::EnqueueJobRequest {
+        job_json: json!({"action_type": "script", "action_config": {"command": "a"}}).to_string(),
+        ..enqueue
+    };
+    assert_eq!(queue.enqueue_job(operator(other)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let broken = wire::EnqueueJobRequest { job_json: "{}".into(), ..Default::default() };
+    let refused = queue.enqueue_job(operator(broken)).await.unwrap_err();
+    assert_eq!(refused.metadata().get(FIELD_METADATA).unwrap(), "action_type");
+    loop {
+        let fact = bus.message().await.unwrap().unwrap();
+        assert!(fact.r#type.starts_with("job."), "{fact:?}");
+        if fact.r#type == "job.dead" {
+            break;
+        }
+    }
+
+    let page = wire::ListJobsRequest { state: "dead".into(), ..Default::default() };
+    let page = queue.list_jobs(operator(page)).await.unwrap().into_inner();
+    assert_eq!((page.jobs[0].id.as_str(), page.jobs[0].concurrency_key.as_str()), (made.id.as_str(), "k"));
+    let job_id = made.id.clone();
+    let attempts = queue.list_attempts(operator(wire::ListAttemptsRequest { job_id: job_id.clone() })).await.unwrap();
+    assert_eq!((attempts.get_ref().attempts[0].number, attempts.get_ref().attempts[0].outcome.as_str()), (1, "failed"));
+    let output = wire::GetAttemptOutputRequest { job_id: job_id.clone(), attempt: 1, ..Default::default() };
+    let output = queue.get_attempt_output(operator(output)).await.unwrap().into_inner();
+    assert_eq!(output.output.len() as u64, output.total_bytes);
+    let steps = queue.list_steps(operator(wire::ListStepsRequest { job_id })).await.unwrap().into_inner();
+    assert!(steps.steps.is_empty());
+    let retried = queue.retry_job(operator(wire::RetryJobRequest { id: made.id.clone() })).await.unwrap().into_inner();
+    assert_eq!(retried.id, made.id);
+    while bus.message().await.unwrap().unwrap().r#type != "job.dead" {}
+    let all = queue.retry_dead_jobs(operator(wire::RetryDeadJobsRequest::default())).await.unwrap().into_inner();
+    assert_eq!(all.retried, 1);
+
+    let limits = wire::SetKeyRequest { key: "mail".into(), limit: 3, rate_count: 10, rate_per_s: 1.5 };
+    let set = queue.set_key(operator(limits)).await.unwrap().into_inner();
+    assert_eq!((set.limit, set.rate_count, set.rate_per_s), (3, 10, 1.5));
+    let keys = queue.list_keys(operator(wire::ListKeysRequest {})).await.unwrap().into_inner();
+    assert!(keys.keys.contains(&set), "{keys:?}");
+
+    let event = json!({"id": "e", "type": "t", "condition_type": "interval", "condition_expr": 3600,
+                       "action_type": "script", "action_config": {"command": "true"}});
+    let upsert = wire::UpsertEventRequest { event_json: event.to_string() };
+    events.upsert_event(operator(upsert)).await.unwrap();
+    let paused = events.pause_event(operator(wire::PauseEventRequest { id: "e".into() })).await.unwrap().into_inner();
+    assert_eq!(paused.status, "paused");
+    let resumed =
+        events.resume_event(operator(wire::ResumeEventRequest { id: "e".into() })).await.unwrap().into_inner();
+    assert_eq!(resumed.status, "active");
+    let shown = events.get_event(operator(wire::GetEventRequest { id: "e".into() })).await.unwrap().into_inner();
+    assert_eq!(shown.overlap, "allow");
+    let past = wire::ListBusEventsRequest { limit: 1, kinds: vec!["event.*".into()], ..Default::default() };
+    let past = events.list_bus_events(operator(past)).await.unwrap().into_inner();
+    assert_eq!((past.events.len(), past.events[0].r#type.as_str()), (1, "event.updated"));
+    assert_eq!(past.next_before_seq, past.events[0].seq);
+    tenant.stop().await;
+}

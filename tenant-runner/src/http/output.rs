@@ -40,6 +40,9 @@ pub(crate) async fn read(app: &App, id: JobId, attempt: u32, offset: u64, limit:
         return Err(EngineError::not_found(format!("attempt {attempt} of job {id}")));
     };
     let limit = limit.clamp(1, MOST);
+    if let Some(part) = engine.outputs().read(id, attempt, offset, limit).await? {
+        return Ok(Output { bytes: part.bytes, offset: part.offset, total: part.total });
+    }
     let job = engine.queue().get(id).await?;
     let text = match found.detail {
         Some(detail) => detail,
