@@ -6,7 +6,7 @@ use nexaas_dashboard::layout::Tone;
 use nexaas_dashboard::widgets::agent_chat::{AgentChat, Choice, Message};
 use nexaas_dashboard::widgets::agent_tree::{AgentNode, AgentTree};
 use nexaas_dashboard::widgets::event_timeline::{EventTimeline, TimelineRow};
-use nexaas_dashboard::widgets::queue_status::{Counts, QueueStatus};
+use nexaas_dashboard::widgets::queue_status::{Counts, Empty, QueueStatus};
 use nexaas_dashboard::widgets::quick_actions::{Action, QuickActions};
 use nexaas_dashboard::widgets::registry_table::{Cell, Column, Kind, RegistryTable};
 use nexaas_dashboard::widgets::stat_cards::{Stat, StatCards};
@@ -87,9 +87,17 @@ fn queue_status() {
         state: "Running".into(),
         at: "2026-11-24T21:00:00Z".into(),
         href: "/workspace/jobs/1".into(),
+        retry_url: None,
+    };
+    let dead = JobRow {
+        tone: Tone::Bad,
+        state: "Failed".into(),
+        href: "/workspace/jobs/2".into(),
+        retry_url: Some("/-/job/2/retry".into()),
+        ..job.clone()
     };
     let counts = Some(Counts { queued: 1, running: 2, completed: 3, failed: 4 });
-    snapshot!(QueueStatus { counts, jobs: Some(vec![job]) });
+    snapshot!(QueueStatus { counts, jobs: Some(vec![job, dead]), empty: Empty::NothingRan });
 }
 
 #[test]

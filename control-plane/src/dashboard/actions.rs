@@ -1,7 +1,7 @@
 //! Buttons that put work on the queue. Each answers with a toast that links to the job; the queue's widgets follow by the bus.
 //! A browser that sent the form by itself (no script yet, or none at all) is led to the job's page instead.
 
-use super::describe::job_path;
+use super::describe::{job_name, job_path};
 use super::failure::{Failure, toast, toast_with_link};
 use super::pages::find;
 use super::session::Session;
@@ -115,4 +115,13 @@ pub async fn cancel_job(
         return Ok(Redirect::to(&job_path(&id)).into_response());
     }
     Ok(toast(Tone::Ok, "Cancelled", "The job will not go on.".to_owned()))
+}
+
+pub async fn retry_job(
+    session: Session,
+    HxRequest(by_script): HxRequest,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let job = session.api.retry_job(&id).await?;
+    Ok(queued(by_script, &job_name(&job), &id))
 }

@@ -10,6 +10,7 @@ use super::shell::segment;
 
 pub fn job_state(job: &Job) -> (Tone, &'static str) {
     match job.state {
+        JobState::Ready if job.blocked => (Tone::Idle, "Blocked"),
         JobState::Ready if job.attempt > 0 => (Tone::Warn, "Trying again"),
         JobState::Ready => (Tone::Idle, "Waiting"),
         JobState::Running => (Tone::Busy, "Running"),
@@ -54,9 +55,15 @@ pub fn line(text: &str, most: usize) -> String {
     if first.chars().count() > most { first.chars().take(most).chain(['…']).collect() } else { first }
 }
 
+fn retry_url(job: &Job) -> Option<String> {
+    job.state.retryable().then(|| format!("/-/job/{}/retry", segment(&job.id)))
+}
+
 pub fn job_row(job: &Job) -> JobRow {
     let (tone, state) = job_state(job);
-    let detail = if !job.error.is_empty() && job.state != JobState::Succeeded {
+    let detail = if job.state == JobState::Ready && job.blocked {
+        format!("Waits for other jobs of the key “{}”", line(&job.concurrency_key, 80))
+    } else if !job.error.is_empty() && job.state != JobState::Succeeded {
         line(&job.error, 120)
     } else if !job.result.is_empty() {
         line(&job.result, 120)
@@ -67,7 +74,15 @@ pub fn job_row(job: &Job) -> JobRow {
             .collect::<Vec<_>>()
             .join(" · ")
     };
-    JobRow { name: job_name(job), detail, tone, state: state.to_owned(), at: job_time(job), href: job_path(&job.id) }
+    JobRow {
+        name: job_name(job),
+        detail,
+        tone,
+        state: state.to_owned(),
+        at: job_time(job),
+        href: job_path(&job.id),
+        retry_url: retry_url(job),
+    }
 }
 
 pub fn job_detail(job: Job) -> JobDetail {
@@ -78,6 +93,7 @@ pub fn job_detail(job: Job) -> JobDetail {
         state: state.to_owned(),
         action: action(&job.action_type).to_owned(),
         took: took(&job.started_at, &job.finished_at).unwrap_or_default(),
+        retry_url: retry_url(&job),
         cancel_url: live.then(|| format!("/-/job/{}/cancel", segment(&job.id))),
         url: format!("/-/partial/job/{}", segment(&job.id)),
         live,

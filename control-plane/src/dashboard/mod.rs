@@ -118,4 +118,5 @@ fn private_routes() -> Router<AppState> {
         .route("/-/skill/{name}/run", post(actions::run_skill))
         .route("/-/event/{id}/trigger", post(actions::trigger_event))
         .route("/-/job/{id}/cancel", post(actions::cancel_job))
+        .route("/-/job/{id}/retry", post(actions::retry_job))
 }

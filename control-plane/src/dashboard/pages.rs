@@ -53,7 +53,13 @@ fn fixed(id: &str) -> Option<Page> {
                 component("event-timeline", "Coming up", 5, json!({"limit": 8, "show": "schedules"})),
             ],
         ),
-        "queue" => ("Queue", vec![component("queue-status", "Recent jobs", 12, json!({"limit": 20}))]),
+        "queue" => (
+            "Queue",
+            vec![
+                component("queue-status", "Recent jobs", 12, json!({"limit": 20})),
+                component("queue-status", "Failed jobs", 12, json!({"limit": 20, "counts": false, "show": "failed"})),
+            ],
+        ),
         _ => return None,
     };
     Some(Page { id: id.to_owned(), name: name.to_owned(), components, ..Page::default() })

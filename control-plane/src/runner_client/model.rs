@@ -171,6 +171,10 @@ impl JobState {
     pub const fn finished(self) -> bool {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
     }
+    /// It ended without its result, and a person may give it one more round of attempts.
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::Dead | Self::Cancelled)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -188,6 +192,10 @@ pub struct Job {
     pub created_at: String,
     pub started_at: String,
     pub finished_at: String,
+    /// Jobs with the same key run a few at a time; empty: no key.
+    pub concurrency_key: String,
+    /// It is due, but its key has no room.
+    pub blocked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

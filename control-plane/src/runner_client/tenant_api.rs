@@ -231,6 +231,18 @@ impl TenantApi {
         call!(self, QueueClient.cancel_job(message), WRITE).map(|_| ())
     }
 
+    /// Gives a dead or cancelled job one more round of attempts; answers the job as it stands then.
+    pub async fn retry_job(&self, id: &str) -> Result<Job> {
+        let message = wire::RetryJobRequest { id: id.to_owned() };
+        Ok(job(call!(self, QueueClient.retry_job(message), WRITE)?))
+    }
+
+    /// The jobs that have failed for good, newest first.
+    pub async fn dead_jobs(&self, limit: u32) -> Result<Vec<Job>> {
+        let message = wire::ListJobsRequest { state: "dead".to_owned(), limit, ..Default::default() };
+        Ok(call!(self, QueueClient.list_jobs(message), READ)?.jobs.into_iter().map(job).collect())
+    }
+
     // ---- Chat ----
 
     /// Starts a turn and waits for its first event; the turn goes on by itself and is followed with [`Self::resume_chat`].
@@ -401,6 +413,8 @@ fn job(j: wire::Job) -> Job {
         created_at: j.created_at,
         started_at: j.started_at,
         finished_at: j.finished_at,
+        concurrency_key: j.concurrency_key,
+        blocked: j.blocked,
     }
 }
 

@@ -137,8 +137,9 @@ pub struct JobDetail {
     pub result: String,
     pub error: String,
     pub cancel_url: Option<String>,
+    pub retry_url: Option<String>,
     pub url: String,
-    /// False once nothing can change any more.
+    /// False once it has ended; only a retry changes it then.
     pub live: bool,
 }
 

@@ -116,6 +116,8 @@ pub struct JobRow {
     pub state: String,
     pub at: String,
     pub href: String,
+    /// Where a job that ended without its result is given another round of attempts.
+    pub retry_url: Option<String>,
 }
 
 /// Renders a view; the templates are compiled, so a failure is a defect that the person sees in plain words.

@@ -11,10 +11,18 @@ pub struct Counts {
     pub failed: u64,
 }
 
+/// What an empty list says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    NothingRan,
+    NothingFailed,
+}
+
 #[derive(Debug, Clone, Template)]
 #[template(path = "widgets/queue_status.html")]
 pub struct QueueStatus {
     pub counts: Option<Counts>,
     /// `None`: no list wanted.
     pub jobs: Option<Vec<JobRow>>,
+    pub empty: Empty,
 }

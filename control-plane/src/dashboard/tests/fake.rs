@@ -410,6 +410,25 @@ impl queue_server::Queue for Fake {
         self.did(format!("cancel {}", request.into_inner().id));
         Ok(Response::new(wire::CancelJobResponse {}))
     }
+    async fn list_jobs(&self, request: Request<wire::ListJobsRequest>) -> Answer<wire::ListJobsResponse> {
+        known(&request)?;
+        let wanted = request.into_inner().state;
+        let jobs = self.state.lock().unwrap().jobs.iter().filter(|j| j.state == wanted).cloned().collect();
+        Ok(Response::new(wire::ListJobsResponse { jobs, ..Default::default() }))
+    }
+    async fn retry_job(&self, request: Request<wire::RetryJobRequest>) -> Answer<wire::Job> {
+        known(&request)?;
+        let id = request.into_inner().id;
+        let mut state = self.state.lock().unwrap();
+        let job = state.jobs.iter_mut().find(|j| j.id == id).ok_or_else(|| Status::not_found("no such job"))?;
+        if !matches!(job.state.as_str(), "dead" | "cancelled") {
+            return Err(Status::already_exists("Only a dead or cancelled job can be retried"));
+        }
+        job.state = "ready".into();
+        let job = job.clone();
+        state.deeds.push(format!("retry {id}"));
+        Ok(Response::new(job))
+    }
 }
 
 #[tonic::async_trait]

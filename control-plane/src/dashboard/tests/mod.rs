@@ -258,7 +258,9 @@ async fn without_a_session_nothing_is_shown_and_the_way_leads_to_the_form_and_ba
 #[tokio::test]
 async fn a_request_from_another_site_changes_nothing() {
     let site = Site::new().await;
-    for path in ["/-/event/link-check/trigger", "/-/chat", "/-/skill/x/run", "/-/job/j4/cancel", "/logout"] {
+    for path in
+        ["/-/event/link-check/trigger", "/-/chat", "/-/skill/x/run", "/-/job/j4/cancel", "/-/job/j1/retry", "/logout"]
+    {
         let request = with_session(Request::post(path))
             .header("content-type", "application/x-www-form-urlencoded")
             .header("sec-fetch-site", "same-site");
@@ -324,7 +326,8 @@ async fn a_login_leads_back_but_never_away() {
 }
 
 fn action_urls(page: &str) -> Vec<String> {
-    page.split("hx-post=\"").skip(1).map(|rest| rest.split('"').next().unwrap().replace("&#38;", "&")).collect()
+    let urls = page.split("hx-post=\"").skip(1).map(|rest| rest.split('"').next().unwrap().replace("&#38;", "&"));
+    urls.filter(|url| url.starts_with("/-/action/")).collect()
 }
 
 #[tokio::test]
@@ -363,6 +366,69 @@ async fn other_buttons_reach_the_runner() {
         site.fake.deeds(),
         ["trigger weekly-report", "skill health-check for ops-monitor enqueue=true", "cancel j4"]
     );
+}
+
+/// The row of a job in a list of jobs.
+fn row<'a>(page: &'a str, id: &str) -> &'a str {
+    let start = page.find(&format!("<li><a class=\"job\" href=\"/workspace/jobs/{id}\"")).unwrap();
+    &page[start..start + page[start..].find("</li>").unwrap()]
+}
+
+#[tokio::test]
+async fn what_failed_or_was_cancelled_is_retried_from_its_row_and_nothing_else_is() {
+    let site = Site::new().await;
+    site.fake.state.lock().unwrap().jobs[2].state = "cancelled".into();
+    let page = site.get("/workspace/queue").await.text;
+    for (id, retried) in [("j4", false), ("j3", false), ("j2", true), ("j1", true)] {
+        let form = format!("<form class=\"retry\" method=\"post\" action=\"/-/job/{id}/retry\"");
+        assert_eq!(row(&page, id).contains(&form), retried, "{id}");
+    }
+    let dead = row(&page, "j1");
+    assert!(dead.contains("the mail server answered 550") && dead.contains("Send invoice reminders</span></button>"));
+    assert!(site.get("/workspace/jobs/j1").await.text.contains("/-/job/j1/retry"));
+
+    let toast = site.post("/-/job/j1/retry", "").await;
+    assert!(toast.text.contains("toast ok") && toast.text.contains("/workspace/jobs/j1"), "{}", toast.text);
+    // Somebody else was quicker.
+    assert!(site.post("/-/job/j1/retry", "").await.text.contains("toast bad"));
+    assert!(site.post("/-/job/j4/retry", "").await.text.contains("toast bad"));
+    // A browser without the script is led to the job.
+    let plain = with_session(Request::post("/-/job/j2/retry"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "same-origin");
+    let plain = site.send(plain, "").await;
+    assert_eq!((plain.status, plain.header("location")), (StatusCode::SEE_OTHER, "/workspace/jobs/j2"));
+    assert_eq!(site.fake.deeds(), ["retry j1", "retry j2"]);
+    let page = site.get("/workspace/queue").await.text;
+    assert!(!page.contains("class=\"retry\"") && page.contains("Nothing has failed"));
+}
+
+#[tokio::test]
+async fn nobody_without_a_session_retries_a_job() {
+    let site = Site::new().await;
+    for cookie in ["", "__Host-nexaas_session=old.user.token"] {
+        let got = site.send(form(Request::post("/-/job/j1/retry")).header("cookie", cookie), "").await;
+        assert_eq!(got.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(
+        site.send(with_session(Request::get("/-/job/j1/retry")), "").await.status,
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+    assert!(site.fake.deeds().is_empty());
+}
+
+#[tokio::test]
+async fn a_blocked_job_names_the_key_that_it_waits_for() {
+    let site = Site::new().await;
+    {
+        let mut state = site.fake.state.lock().unwrap();
+        state.jobs[1].blocked = true;
+        state.jobs[1].concurrency_key = format!("client:lumen {HOSTILE}");
+    }
+    let page = site.get("/workspace/queue").await.text;
+    let blocked = row(&page, "j3");
+    assert!(blocked.contains("Blocked") && blocked.contains("client:lumen"), "{blocked}");
+    assert!(!page.contains(HOSTILE));
 }
 
 #[tokio::test]
