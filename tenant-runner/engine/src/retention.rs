@@ -143,7 +143,7 @@ pub async fn pass(store: &Store, rules: &[Keep], now: DateTime<Utc>) -> Result<u
 pub async fn give_back(store: &Store) -> Result<u64> {
     let mut given = 0;
     loop {
-        let pages = store.write(|tx| vacuum_step(tx)).await?;
+        let pages = store.write(vacuum_step).await?;
         given += pages;
         if pages < u64::from(PAGES_AT_ONCE) {
             return Ok(given);

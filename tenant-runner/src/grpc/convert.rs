@@ -28,7 +28,6 @@ pub fn limit(asked: u32, usual: u32, most: u32) -> u32 {
 }
 
 /// A time of the wire; empty means not given.
-#[expect(clippy::result_large_err, reason = "tonic's own type")]
 pub fn parse_time(field: &str, text: &str) -> Result<Option<DateTime<Utc>>, tonic::Status> {
     if text.is_empty() {
         return Ok(None);

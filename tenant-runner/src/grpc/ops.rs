@@ -164,13 +164,11 @@ impl wire::ops_server::Ops for Service {
 }
 
 /// Who calls, if they may.
-#[expect(clippy::result_large_err, reason = "tonic's own type")]
 fn admin<T>(request: &Request<T>) -> Result<String, Status> {
     let principal = guard::principal(request)?;
     if principal.is_admin() { Ok(principal.name()) } else { Err(Status::permission_denied("This needs an admin")) }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own type")]
 fn spec(for_s: u64, until: &str, reason: String) -> Result<SilenceSpec, Status> {
     Ok(SilenceSpec {
         for_s: (for_s > 0).then_some(for_s),

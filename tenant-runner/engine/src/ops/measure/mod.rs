@@ -28,10 +28,13 @@ const RECENT_CALLS: TimeDelta = TimeDelta::minutes(15);
 /// How long what a probe of the network found is good for.
 const PROBE_AGE: TimeDelta = TimeDelta::minutes(5);
 
+/// Whether something answers, or why not.
+type Reachability = Reading<Result<(), String>>;
+
 /// What was found out about the network, and when.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    model: Option<(DateTime<Utc>, Reading<Result<(), String>>)>,
+    model: Option<(DateTime<Utc>, Reachability)>,
     mcp: Option<(DateTime<Utc>, u64, Vec<McpServer>)>,
 }
 
