@@ -13,7 +13,7 @@ only_in() {
 }
 only_in "the container engine's client" '\bbollard::' 'control-plane/(src/orchestrator/docker/|tests/)|bench/'
 only_in "SQL of the control plane" '\bsqlx::query' 'control-plane/(src/store/|src/postgres/|src/testing\.rs|src/.*tests\.rs|tests/)'
-only_in "SQL of the engine's connection" '\brusqlite::Connection::open' 'tenant-runner/engine/'
+only_in "SQL of the engine's connection" '\brusqlite::Connection::open' 'tenant-runner/(engine/|tests/)'
 only_in "wire types" '\bnexaas_proto::' 'control-plane/src/(runner_client/|dashboard/tests)|control-plane/tests/|tenant-runner/(src/grpc/|tests/)|tenant-runner/src/(server|app|tls)|proto/'
 only_in "a bare thread of tokio" '\btokio::(task::)?spawn\(' 'common/src/task\.rs'
 
