@@ -112,9 +112,11 @@ impl From<rusqlite::Error> for EngineError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
         match error.sqlite_error_code() {
+            Some(Code::DiskFull) => {
+                Self::unavailable("The disk is full: nothing can be stored until there is space").with_source(error)
+            }
             Some(
-                Code::DiskFull
-                | Code::DatabaseBusy
+                Code::DatabaseBusy
                 | Code::DatabaseLocked
                 | Code::SystemIoFailure
                 | Code::ReadOnly

@@ -146,7 +146,7 @@ struct Reaper {
 }
 
 impl Reaper {
-    async fn kill(&mut self, process: Process) {
+    async fn kill(&mut self, mut process: Process) {
         process.kill().await;
         self.done += 1;
         if self.done.is_multiple_of(LOOKED_INTO_EVERY) {
@@ -305,7 +305,13 @@ impl Left {
         assert_eq!(self.slots.keys().collect::<Vec<_>>(), SCHEDULES.iter().collect::<Vec<_>>());
         for (event, slots) in &self.slots {
             for pair in slots.windows(2) {
-                assert_eq!(pair[1] - pair[0], 1_000_000, "{event}: the slots {} and {} follow each other", pair[0], pair[1]);
+                assert_eq!(
+                    pair[1] - pair[0],
+                    1_000_000,
+                    "{event}: the slots {} and {} follow each other",
+                    pair[0],
+                    pair[1]
+                );
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::process::{Api, Launch, PATIENCE, Process};
 use crate::receiver::Receiver;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const ROUNDS: u32 = 12;
 /// Kills in a row on the same files, at most.
@@ -16,6 +16,18 @@ const MOST_KILLS: u64 = 4;
 
 fn applied(database: &Path) -> u64 {
     copy_of(database).count("SELECT count(*) FROM migrations")
+}
+
+fn log_size(database: &Path) -> u64 {
+    std::fs::metadata(database.with_extension("db-wal")).map_or(0, |about| about.len())
+}
+
+/// Waits until the program has written that much. Looks often: what is waited for takes milliseconds.
+fn until_written(database: &Path, bytes: u64, at_most: Duration) {
+    let began = Instant::now();
+    while log_size(database) <= bytes && began.elapsed() < at_most * 2 {
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// Copies the old database to where the program will find it.
@@ -40,8 +52,11 @@ async fn a_migration_survives_kill_9_at_any_moment() {
     let before = applied(&template);
     put(&template, &data);
     let began = Instant::now();
-    let started = launch.start().await;
+    let mut process = launch.spawn();
+    let api = process.ready().await;
+    let written = log_size(&database);
     let usual = began.elapsed();
+    let started = (process, api);
     finished(&receiver, &old, started, &database).await;
     let after = applied(&database);
 
@@ -49,9 +64,14 @@ async fn a_migration_survives_kill_9_at_any_moment() {
     for _ in 0..rounds {
         put(&template, &data);
         receiver.forget();
-        for _ in 0..=dice.below(MOST_KILLS) {
-            let process = launch.spawn();
-            tokio::time::sleep(dice.within(usual)).await;
+        for kill in 0..=dice.below(MOST_KILLS) {
+            let mut process = launch.spawn();
+            if kill == 0 {
+                // The migrations are a small part of a start; how much is written tells how far they are.
+                until_written(&database, dice.below(written), usual);
+            } else {
+                tokio::time::sleep(dice.within(usual)).await;
+            }
             process.kill().await;
             kills += 1;
             let copy = copy_of(&database);
@@ -80,7 +100,11 @@ async fn finished(receiver: &Receiver, old: &Old, (process, api): (Process, Api)
 
     for (job, key) in &old.running {
         let work = &receiver.works()[job];
-        assert_eq!(work.keys.keys().collect::<Vec<_>>(), [key], "the effect of {job} came under another key than before");
+        assert_eq!(
+            work.keys.keys().collect::<Vec<_>>(),
+            [key],
+            "the effect of {job} came under another key than before"
+        );
     }
     assert!(receiver.works().values().all(|work| work.duplicates() == 0), "{:?}", receiver.works());
     let left = copy_of(database);

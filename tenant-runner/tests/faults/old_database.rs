@@ -48,7 +48,8 @@ pub struct Old {
 }
 
 /// The rows that `Row` is made of.
-pub const ROWS: &str = "SELECT lower(hex(id)), state, run_at, created_at, result, error, finished_at, attempt FROM jobs";
+pub const ROWS: &str =
+    "SELECT lower(hex(id)), state, run_at, created_at, result, error, finished_at, attempt FROM jobs";
 
 pub fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, Row)> {
     Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?)))
@@ -130,8 +131,7 @@ impl Jobs<'_> {
     }
 
     fn finished(&mut self, number: usize) {
-        let (state, outcome) =
-            [("succeeded", "succeeded"), ("dead", "failed"), ("cancelled", "cancelled")][number % 3];
+        let (state, outcome) = [("succeeded", "succeeded"), ("dead", "failed"), ("cancelled", "cancelled")][number % 3];
         let (_, seq) = self.insert(state, self.now - 9_000_000);
         self.tx
             .prepare_cached("INSERT INTO attempts VALUES (?1, 1, ?2, ?3, 'said something', ?4, ?4 + 1000)")
@@ -172,7 +172,11 @@ fn others(tx: &Connection, now: i64) {
     for number in 0..SLOTS {
         tx.prepare_cached("INSERT INTO slots VALUES (?1, ?2, ?3)")
             .unwrap()
-            .execute(params![format!("event-{}", number % EVENTS), now - number as i64 * 1_000_000, Uuid::now_v7().as_bytes()])
+            .execute(params![
+                format!("event-{}", number % EVENTS),
+                now - number as i64 * 1_000_000,
+                Uuid::now_v7().as_bytes()
+            ])
             .unwrap();
     }
     for _ in 0..USAGE {

@@ -123,7 +123,7 @@ impl Process {
     }
 
     /// SIGKILL; when this returns, the process is gone.
-    pub async fn kill(mut self) {
+    pub async fn kill(&mut self) {
         kill_process(self.pid(), Signal::KILL).unwrap();
         self.child.wait().await.unwrap();
     }

@@ -104,7 +104,6 @@ impl Receiver {
         self.0.works.lock().unwrap().clone()
     }
 
-
     /// How many pieces of work have been accepted, those of schedules aside.
     pub fn accepted_works(&self) -> u64 {
         self.0.accepted.load(Ordering::Relaxed)
@@ -147,7 +146,8 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
     assert_eq!(headers["webhook-id"], key.as_str());
     let body: Body = serde_json::from_slice(&body).unwrap();
-    let (hold, pause) = (body.hold, Duration::from_micros(u64::from(key.bytes().map(u32::from).sum::<u32>() % 40) * 100));
+    let (hold, pause) =
+        (body.hold, Duration::from_micros(u64::from(key.bytes().map(u32::from).sum::<u32>() % 40) * 100));
     let accepted = receiver.note(body, key);
     receiver.0.arrivals.send_modify(|(count, at)| (*count, *at) = (*count + 1, Instant::now()));
     // Work takes a while, or nobody would ever be killed in the middle of it.
