@@ -165,6 +165,7 @@ async fn what_was_acknowledged_survives_kill_9_at_any_moment() {
     let launch = Launch::on(dir.path());
     let (mut process, api) = launch.start().await;
     define_events(&api, &receiver).await;
+    // A program that takes no jobs from outside is given triggers alone.
     let (status, _) = api.call("POST", "/api/queue", Some(json!({}))).await.unwrap();
     let ways = WAYS.into_iter().filter(|way| status == 422 || matches!(way, Way::Trigger(_))).collect();
 

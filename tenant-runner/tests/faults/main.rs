@@ -7,6 +7,7 @@ mod crash;
 mod database;
 mod dice;
 mod disk_full;
+mod hostile_scripts;
 mod migration;
 mod old_database;
 mod process;

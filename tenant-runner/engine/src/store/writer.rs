@@ -5,7 +5,7 @@ use super::PATIENCE;
 use super::companion::{Companion, Companions};
 use super::faults::{Fault, Faults, Point};
 use super::signal::Signals;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Kind, Result};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -99,7 +99,12 @@ impl Writer {
 }
 
 fn not_written(error: &Arc<EngineError>) -> EngineError {
-    EngineError::unavailable("The database could not store the change").with_source(error.chain())
+    let public = match error.kind {
+        // Says what is missing, such as space on the disk.
+        Kind::Unavailable => error.public(),
+        _ => "The database could not store the change",
+    };
+    EngineError::unavailable(public).with_source(error.chain())
 }
 
 /// How a transaction went on.
