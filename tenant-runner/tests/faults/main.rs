@@ -1,7 +1,13 @@
 //! Faults on real processes: the program itself is killed, starved of disk, given hostile scripts, and must lose nothing that
 //! it acknowledged. Everything random comes from a seed that is printed; `NEXAAS_FAULT_SEED` replays the plan.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and prints its figures"
+)]
 
 mod crash;
 mod database;
