@@ -12,8 +12,8 @@ only_in() {
   [ -z "$hits" ] || complain "$1 belongs under $3 only:"$'\n'"$hits"
 }
 only_in "the container engine's client" '\bbollard::' 'control-plane/(src/orchestrator/docker/|tests/)|bench/'
-only_in "SQL of the control plane" '\bsqlx::query' 'control-plane/(src/store/|src/postgres/|src/testing\.rs|src/.*tests\.rs|tests/)'
-only_in "SQL of the engine's connection" '\brusqlite::Connection::open' 'tenant-runner/(engine/|tests/)'
+only_in "SQL of the control plane" '\bsqlx::query' 'control-plane/(src/store/|src/postgres/|src/testing\.rs|src/.*tests\.rs|tests/)|bench/peers/'
+only_in "SQL of the engine's connection" '\brusqlite::Connection::open' 'tenant-runner/(engine/|tests/)|bench/'
 only_in "wire types" '\bnexaas_proto::' 'control-plane/src/(runner_client/|dashboard/tests)|control-plane/tests/|tenant-runner/(src/grpc/|tests/)|tenant-runner/src/(server|app|tls)|proto/'
 only_in "a bare thread of tokio" '\btokio::(task::)?spawn\(' 'common/src/task\.rs'
 

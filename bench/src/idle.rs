@@ -1,5 +1,6 @@
 //! What a client that does nothing costs.
 
+use crate::processes::resident_mb;
 use nexaas_test_system::{Backend, Installation, Result, processes};
 use std::time::Duration;
 
@@ -25,16 +26,4 @@ pub async fn run(seconds: u64) -> Result<()> {
     println!("control_plane_rss_mb: {:.1}", resident_mb(control_plane, "VmRSS")?);
     println!("control_plane_anonymous_mb: {:.1}", resident_mb(control_plane, "RssAnon")?);
     installation.finish().await
-}
-
-/// A line of `/proc/<pid>/status` in MiB.
-fn resident_mb(pid: u32, line: &str) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib: f64 = status
-        .lines()
-        .find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))
-        .and_then(|rest| rest.split_whitespace().next())
-        .ok_or_else(|| format!("/proc/{pid}/status has no {line}"))?
-        .parse()?;
-    Ok(kib / 1024.0)
 }

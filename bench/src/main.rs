@@ -1,22 +1,40 @@
-//! Measurements as ratios within one run: ours beside the floor, taken in turn, so that a noisy machine disturbs both alike.
-//! `bench/run.sh NAME` builds and runs them; each prints `name: value` lines on standard output and its progress on
+//! Measurements as ratios within one run: ours beside the floor or a peer, taken in turn, so that a noisy machine disturbs all
+//! alike. `bench/run.sh NAME` builds and runs them; each prints `name: value` lines on standard output and its progress on
 //! standard error.
 #![allow(clippy::print_stdout, reason = "the lines are the product of this program")]
 
+mod commits;
+mod figures;
 mod floor;
 mod idle;
+mod latency;
+mod plant;
+mod processes;
 mod provision;
+mod queue;
+mod rig;
+mod schedules;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 
 #[derive(Parser)]
 struct Arguments {
+    /// Where databases are made and measured; a disk, not memory.
+    #[arg(long, global = true, env = "NEXAAS_BENCH_DIR", default_value = "target/bench")]
+    dir: PathBuf,
     #[command(subcommand)]
     measure: Measure,
 }
 
 #[derive(Subcommand)]
 enum Measure {
+    /// Durable jobs a second from enqueue through claim to done, beside three peers and the floor.
+    Queue(queue::Options),
+    /// From enqueue to start on an idle engine, beside one bare commit; and how often an idle runner wakes.
+    Latency(latency::Options),
+    /// How late the jobs of many schedules start; memory, start-up, and all of them at once.
+    Schedules(schedules::Options),
     /// From the request for a tenant to the first answer of its subdomain, beside plain calls of the container engine.
     Provision {
         #[arg(long, default_value_t = 20)]
@@ -28,35 +46,20 @@ enum Measure {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
+    /// An engine that does nothing, for `latency` to watch.
+    #[command(hide = true)]
+    EngineAlone { folder: PathBuf },
 }
 
 #[tokio::main]
 async fn main() -> nexaas_test_system::Result<()> {
-    match Arguments::parse().measure {
+    let arguments = Arguments::parse();
+    match arguments.measure {
+        Measure::Queue(options) => queue::run(&arguments.dir, options).await,
+        Measure::Latency(options) => latency::run(&arguments.dir, options).await,
+        Measure::Schedules(options) => schedules::run(&arguments.dir, options).await,
         Measure::Provision { rounds } => provision::run(rounds).await,
         Measure::Idle { seconds } => idle::run(seconds).await,
-    }
-}
-
-/// The value below which `percent` of the sorted samples lie (nearest rank).
-pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
-    if sorted.is_empty() {
-        return f64::NAN;
-    }
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted[rank.clamp(1, sorted.len()) - 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::percentile;
-
-    #[test]
-    fn percentiles_take_the_nearest_rank() {
-        let samples: Vec<f64> = (1..=20).map(f64::from).collect();
-        assert_eq!(percentile(&samples, 50.0), 10.0);
-        assert_eq!(percentile(&samples, 99.0), 20.0);
-        assert_eq!(percentile(&[3.0], 50.0), 3.0);
-        assert!(percentile(&[], 50.0).is_nan());
+        Measure::EngineAlone { folder } => latency::engine_alone(&folder).await,
     }
 }
