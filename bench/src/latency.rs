@@ -144,7 +144,8 @@ async fn idle_runner(dir: &Path, settle: Duration, seconds: u64) -> Result<f64> 
     let folder = Folder::new(dir)?;
     let log = std::fs::File::create(folder.path().join("log"))?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let runner = Command::new(bin_dir()?.join("nexaas-runner"))
+    let program = bin_dir()?.join("nexaas-runner");
+    let runner = Command::new(&program)
         .arg("serve")
         .env("NEXAAS_DATA_DIR", folder.path().join("data"))
         .env("HOST", "127.0.0.1")
@@ -155,7 +156,8 @@ async fn idle_runner(dir: &Path, settle: Duration, seconds: u64) -> Result<f64> 
         .stdout(log.try_clone()?)
         .stderr(log)
         .kill_on_drop(true)
-        .spawn()?;
+        .spawn()
+        .map_err(|error| format!("{} does not start: {error}", program.display()))?;
     let url = format!("http://127.0.0.1:{port}/health");
     let client = reqwest::Client::new();
     let end = Instant::now() + Duration::from_secs(30);
