@@ -9,7 +9,7 @@ mod fact;
 mod local;
 mod parse;
 
-pub(crate) mod timer;
+pub mod timer;
 
 #[cfg(test)]
 mod reference_tests;

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
-pub(crate) fn start(events: Events, clock: SharedClock, supervisor: &Supervisor) {
+/// Starts it on `supervisor`, with what watches the bus for events that wait for facts.
+pub fn start(events: Events, clock: SharedClock, supervisor: &Supervisor) {
     crate::event::watch::start(events.clone(), supervisor);
     supervisor.spawn("scheduler", OnExit::Shutdown, |token| run(events, clock, token));
 }
