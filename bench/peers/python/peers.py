@@ -157,9 +157,10 @@ def main():
     parser.add_argument("--mode", choices=["flow", "many", "backlog"], required=True)
     parser.add_argument("--jobs", type=int, required=True)
     parser.add_argument("--producers", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, help="4 for huey, 1 for litequeue, whose writers only wait for each other")
     parser.add_argument("--durability", choices=["full", "default"], default="full")
     args = parser.parse_args()
+    args.workers = args.workers or {"huey": 4, "litequeue": 1}[args.peer]
     {"huey": run_huey, "litequeue": run_litequeue}[args.peer](args)
 
 
