@@ -50,8 +50,11 @@ pub async fn run(dir: &Path, options: Options) -> Result<()> {
     // In turn, so that a noisy machine disturbs all alike. The first few warm caches and are not counted.
     let warm = options.jobs / 20;
     for round in 0..options.jobs + warm {
-        let samples =
-            [small.once(options.pause_ms).await?, large.once(options.pause_ms).await?, floor.once(options.pause_ms).await?];
+        let samples = [
+            small.once(options.pause_ms).await?,
+            large.once(options.pause_ms).await?,
+            floor.once(options.pause_ms).await?,
+        ];
         if round >= warm {
             for (sample, to) in samples.into_iter().zip([&mut empty, &mut loaded, &mut bare]) {
                 to.push(sample);
@@ -166,7 +169,9 @@ async fn idle_runner(dir: &Path, settle: Duration, seconds: u64) -> Result<f64> 
             break;
         }
         if Instant::now() > end {
-            return Err(format!("the runner is not well: {}", std::fs::read_to_string(folder.path().join("log"))?).into());
+            return Err(
+                format!("the runner is not well: {}", std::fs::read_to_string(folder.path().join("log"))?).into()
+            );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -1,7 +1,7 @@
 //! How long a client waits for a workspace, as a multiple of what the container engine alone needs for it.
 
-use crate::floor::Floor;
 use crate::figures::percentile;
+use crate::floor::Floor;
 use nexaas_test_system::{Backend, Installation, JsonBody as _, Result};
 use std::time::{Duration, Instant};
 

@@ -204,7 +204,11 @@ impl Engine {
             let left: bool = self
                 .rig
                 .store
-                .read(move |c| Ok(c.query_row("SELECT EXISTS (SELECT 1 FROM events WHERE next_eval_at <= ?1)", [at], |r| r.get(0))?))
+                .read(move |c| {
+                    Ok(c.query_row("SELECT EXISTS (SELECT 1 FROM events WHERE next_eval_at <= ?1)", [at], |r| {
+                        r.get(0)
+                    })?)
+                })
                 .await?;
             if !left {
                 break;

@@ -17,7 +17,8 @@ use uuid::Uuid;
 const PRAGMAS: [&str; 6] =
     ["synchronous", "foreign_keys", "wal_autocheckpoint", "journal_size_limit", "cache_size", "temp_store"];
 
-const INSERT: &str = "INSERT INTO jobs (seq, id, event_id, slot, depth, action_type, action_config, payload, description, agent,
+const INSERT: &str =
+    "INSERT INTO jobs (seq, id, event_id, slot, depth, action_type, action_config, payload, description, agent,
      priority, concurrency_key, state, parked, run_at, attempt, max_attempts, round_attempts, backoff_ms,
      retry_delays_ms, timeout_ms, chain, attempt_id, boot_id, fence, traceparent, created_at, started_at)
  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?18, ?19, ?20, ?21,
@@ -27,9 +28,11 @@ const CANDIDATES: &str =
             event_id, slot, depth, agent, concurrency_key, timeout_ms, traceparent, backoff_ms, retry_delays_ms, chain,
             created_at
      FROM jobs WHERE state = 'ready' AND parked = 0 AND priority = ?1 AND run_at <= ?2 ORDER BY run_at, seq";
-const TAKE: &str = "UPDATE jobs SET state = 'running', boot_id = ?2, fence = ?3, started_at = ?4, attempt = ?5, attempt_id = ?6
+const TAKE: &str =
+    "UPDATE jobs SET state = 'running', boot_id = ?2, fence = ?3, started_at = ?4, attempt = ?5, attempt_id = ?6
      WHERE seq = ?1";
-const FINISH: &str = "UPDATE jobs SET state = ?4, boot_id = NULL, cancelling = 0, result = ?5, error = ?6, finished_at = ?7
+const FINISH: &str =
+    "UPDATE jobs SET state = ?4, boot_id = NULL, cancelling = 0, result = ?5, error = ?6, finished_at = ?7
      WHERE seq = ?1 AND state = 'running' AND boot_id = ?2 AND fence = ?3";
 const PACK: &str = "INSERT INTO bus_packs (last_seq, first_seq, created_at, facts) VALUES (?1, ?2, ?3, ?4)";
 const TOTALS: &str =
@@ -139,9 +142,13 @@ impl<'a> Lap<'a> {
             self.insert()?;
         }
         self.pack()?;
-        self.connection
-            .prepare_cached(TOTALS)?
-            .execute(params![self.finished, 0, 0, self.finished + 1, self.inserted])?;
+        self.connection.prepare_cached(TOTALS)?.execute(params![
+            self.finished,
+            0,
+            0,
+            self.finished + 1,
+            self.inserted
+        ])?;
         run("COMMIT")?;
         Ok(())
     }
@@ -176,7 +183,8 @@ impl<'a> Lap<'a> {
         self.inserted += 1;
         let (now, seq) = (micros(), self.inserted);
         // As large a share is held at once as the engine held.
-        let at_once = seq * self.shape.held_at_once / self.shape.jobs > (seq - 1) * self.shape.held_at_once / self.shape.jobs;
+        let at_once =
+            seq * self.shape.held_at_once / self.shape.jobs > (seq - 1) * self.shape.held_at_once / self.shape.jobs;
         let (id, attempt) = (Uuid::now_v7(), Uuid::now_v7());
         self.connection.prepare_cached(INSERT)?.execute(params![
             seq,
@@ -244,9 +252,7 @@ mod tests {
         let mut statement = connection.prepare("SELECT * FROM jobs ORDER BY seq LIMIT 1").unwrap();
         let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
         let types = statement
-            .query_row([], |row| {
-                Ok((0..names.len()).map(|n| row.get_ref(n).unwrap().data_type()).collect::<Vec<_>>())
-            })
+            .query_row([], |row| Ok((0..names.len()).map(|n| row.get_ref(n).unwrap().data_type()).collect::<Vec<_>>()))
             .unwrap();
         names.into_iter().zip(types).collect()
     }

@@ -99,11 +99,9 @@ pub async fn run(dir: &Path, options: Options) -> Result<()> {
         Some(programs) => measure_peers(programs, dir, &options).await?,
     };
 
-    let rate = |regime: Regime| {
-        median(shapes.get(regime.name()).into_iter().flatten().map(Shape::jobs_per_s).collect())
-    };
-    let (flow, many, backlog, floor) =
-        (rate(Regime::Flow), rate(Regime::Many), rate(Regime::Backlog), median(floors));
+    let rate =
+        |regime: Regime| median(shapes.get(regime.name()).into_iter().flatten().map(Shape::jobs_per_s).collect());
+    let (flow, many, backlog, floor) = (rate(Regime::Flow), rate(Regime::Many), rate(Regime::Backlog), median(floors));
     println!("rounds: {}", options.rounds);
     println!("producers: {}", options.producers);
     println!("workers: {}", options.workers);

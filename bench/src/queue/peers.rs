@@ -21,7 +21,9 @@ pub struct Programs {
 impl Programs {
     pub fn from_environment() -> Result<Self> {
         let path = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).ok_or(format!("{name} is not set: use bench/run.sh, or --no-peers"))
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .ok_or(format!("{name} is not set: use bench/run.sh, or --no-peers"))
         };
         Ok(Self {
             apalis: path("NEXAAS_BENCH_APALIS")?,
@@ -83,7 +85,8 @@ pub async fn run(
     };
     command.arg("--database").arg(folder.path().join("peer.db")).args(["--mode", regime.name()]);
     command.args(["--durability", if durable { "full" } else { "default" }, "--jobs"]).arg(jobs.to_string());
-    let running = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn()?;
+    let running =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn()?;
     let ended = tokio::time::timeout(PATIENCE, running.wait_with_output())
         .await
         .map_err(|_| format!("{} did not end within {PATIENCE:?}", peer.name()))??;
