@@ -34,10 +34,10 @@ const MIGRATIONS: &[Migration] = migrations! {
     12 "012_usage";
     13 "013_chat";
     14 "014_workspace_good";
-    23 "023_hooks";
     20 "020_queue";
     21 "021_schedules";
     22 "022_ops";
+    23 "023_hooks";
     27 "027_events_paused";
 };
 
