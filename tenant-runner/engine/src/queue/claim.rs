@@ -44,7 +44,7 @@ impl Queue {
         let queue = self.clone();
         self.store
             .write(move |tx| {
-                let room = usize::try_from(queue.memory.handoff.room()).unwrap_or(0).min(AT_ONCE);
+                let room = queue.memory.handoff.room_to_look().min(AT_ONCE);
                 if room == 0 {
                     return Ok(None);
                 }

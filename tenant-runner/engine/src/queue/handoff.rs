@@ -22,6 +22,8 @@ pub(crate) struct Handoff {
     piled: Notify,
     /// Something that is due waits in the table, as far as is known.
     backlog: AtomicBool,
+    /// A look at the table was put off for want of room: what waits there, or will be due, has not been seen.
+    put_off: AtomicBool,
     /// Jobs that were begun, ever.
     begun: AtomicU64,
 }
@@ -35,6 +37,7 @@ impl Default for Handoff {
             hungry: Notify::new(),
             piled: Notify::new(),
             backlog: AtomicBool::new(true),
+            put_off: AtomicBool::new(false),
             begun: AtomicU64::new(0),
         }
     }
@@ -50,7 +53,7 @@ impl Handoff {
     }
 
     pub fn change_room(&self, by: i64) {
-        self.room.fetch_add(by, Ordering::AcqRel);
+        self.room.fetch_add(by, Ordering::SeqCst);
     }
 
     /// Takes room for one job, if there is any.
@@ -79,8 +82,20 @@ impl Handoff {
         self.begun.load(Ordering::Relaxed)
     }
 
-    pub fn has_backlog(&self) -> bool {
-        self.backlog.load(Ordering::Acquire)
+    /// Room for a look at the table. Without any the look is put off, and whoever makes room asks for it.
+    pub fn room_to_look(&self) -> usize {
+        self.put_off.store(true, Ordering::SeqCst);
+        // Read after it was noted: room that comes free meanwhile is seen here or by whoever makes it.
+        let room = usize::try_from(self.room.load(Ordering::SeqCst)).unwrap_or(0);
+        if room > 0 {
+            self.put_off.store(false, Ordering::SeqCst);
+        }
+        room
+    }
+
+    /// Whether room is worth telling of: the table holds, or may hold, something for it.
+    pub fn is_wanted(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) || self.put_off.load(Ordering::SeqCst)
     }
 
     pub fn set_backlog(&self, there: bool) {

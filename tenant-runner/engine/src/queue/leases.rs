@@ -45,9 +45,16 @@ impl Queue {
         self.release(Of::Others(self.boot)).await
     }
 
-    /// Takes back the jobs of this process after its workers were stopped; those in `unbegun` had only been handed out.
-    pub async fn release_own(&self, unbegun: HashSet<JobId>) -> Result<u64> {
-        self.release(Of::Own(self.boot, unbegun)).await
+    /// Takes back the jobs of this process after its workers were stopped. What had only been handed out is no interruption.
+    pub async fn release_own(&self) -> Result<u64> {
+        let queue = self.clone();
+        self.store
+            .write(move |tx| {
+                // Within the write: whatever an earlier one handed out is there by now, and nobody begins it any more.
+                let unbegun = queue.memory.handoff.take_back().iter().map(|job| job.id).collect();
+                queue.release_in(tx, &Of::Own(queue.boot, unbegun))
+            })
+            .await
     }
 
     /// Puts jobs back that were handed out too early.

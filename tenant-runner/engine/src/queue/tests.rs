@@ -145,7 +145,7 @@ async fn interrupted_jobs_of_this_process_run_again() {
     let rig = Rig::new().await;
     rig.queue.enqueue(job()).await.unwrap();
     let first = rig.claim(1).await.remove(0);
-    assert_eq!(rig.queue.release_own(Default::default()).await.unwrap(), 1);
+    assert_eq!(rig.queue.release_own().await.unwrap(), 1);
     let second = rig.claim(1).await.remove(0);
     assert_eq!(second.attempt_id, first.attempt_id);
     assert!(rig.queue.finish(&first, failed()).await.is_err());

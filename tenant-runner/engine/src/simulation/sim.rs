@@ -260,7 +260,7 @@ impl Sim {
             Op::Claim(most) => return Ok(Reply::Taken(queue.claim(*most).await?.jobs)),
             Op::Trigger(id) => return Ok(Reply::Job(events.trigger(id).await?)),
             Op::Tick => return Ok(Reply::Fired(events.tick().await?.fired)),
-            Op::ReleaseOwn => return Ok(Reply::Released(queue.release_own(HashSet::new()).await?)),
+            Op::ReleaseOwn => return Ok(Reply::Released(queue.release_own().await?)),
             Op::RetryDead => return Ok(Reply::Retried(queue.retry_dead(1000).await?)),
             Op::Feed => drop(queue.feed().await?),
             Op::Finish(which, outcome) => queue.finish(&self.held[*which], outcome.clone()).await?,

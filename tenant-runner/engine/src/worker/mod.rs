@@ -155,7 +155,7 @@ impl Pool {
 
     /// Takes what is due, as far as there is room; answers when to look again, if nothing happens before.
     async fn feed(&self, failures: &mut u32) -> Option<Instant> {
-        if self.worker.handoff.room() <= 0 {
+        if self.worker.handoff.room_to_look() == 0 {
             return None;
         }
         match self.queue.feed().await {
@@ -195,8 +195,7 @@ impl Pool {
         self.alive.store(0, Ordering::Release);
         self.worker.handoff.close();
         self.worker.recorder.flush().await;
-        let unbegun = self.worker.handoff.take_back().iter().map(|job| job.id).collect();
-        match self.queue.release_own(unbegun).await {
+        match self.queue.release_own().await {
             Ok(interrupted) => {
                 // Whoever asked may have given up waiting.
                 let _ = answer.send(interrupted);
@@ -247,7 +246,7 @@ impl Worker {
         self.ahead.learn(start.elapsed(), &self.handoff);
         self.recorder.record(Ended { job, outcome }).await;
         self.handoff.change_room(1);
-        if self.handoff.has_backlog() && self.ahead.is_low(&self.handoff) {
+        if self.handoff.is_wanted() && self.ahead.is_low(&self.handoff) {
             self.handoff.ask();
         }
     }

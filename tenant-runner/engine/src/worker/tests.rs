@@ -144,3 +144,20 @@ async fn an_attempt_that_takes_too_long_fails() {
     assert!(rig.queue.get(id).await.unwrap().error.unwrap().contains("time-out of 0.02 s"));
     supervisor.shutdown(Duration::from_secs(30)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_job_of_the_future_that_came_while_all_were_busy_runs_when_its_time_comes() {
+    let (rig, supervisor) = (Rig::new().await, Supervisor::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    Workers::start(1, rig.queue.clone(), Arc::new(Held(gate.clone())), rig.clock.clone(), &supervisor);
+    rig.queue.enqueue(NewJob { payload: Some(json!(1)), ..job() }).await.unwrap();
+    ends(&rig, "job.started", 1).await;
+    let run_at = Some(rig.now() + chrono::Duration::milliseconds(50));
+    rig.queue.enqueue(NewJob { run_at, ..job() }).await.unwrap();
+    // The look that this asked for is over, without room.
+    rig.queue.set_key("nobody", 2, None).await.unwrap();
+    rig.advance(1);
+    gate.add_permits(1);
+    ends(&rig, "job.succeeded", 2).await;
+    supervisor.shutdown(Duration::from_secs(30)).await.unwrap();
+}
