@@ -25,6 +25,7 @@ pub mod retention;
 pub mod schedule;
 #[cfg(test)]
 mod simulation;
+pub mod standard_webhooks;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -90,15 +90,28 @@ pub const CORE: &[Keep] = &[
 ];
 
 pub(crate) fn start(store: Store, bus: &Bus, clock: SharedClock, rules: Vec<Keep>, supervisor: &Supervisor) {
+    let pass = move || {
+        let (store, rules, now) = (store.clone(), rules.clone(), clock.now());
+        async move { full_pass(&store, &rules, now).await }
+    };
+    after_activity("retention", bus, supervisor, pass);
+}
+
+/// Lets `pass` remove what has passed its time: at the start and after activity, at most once an hour.
+pub(crate) fn after_activity<P, F>(name: &'static str, bus: &Bus, supervisor: &Supervisor, pass: P)
+where
+    P: Fn() -> F + Send + 'static,
+    F: Future<Output = Result<u64>> + Send,
+{
     let mut happened = bus.listen();
-    supervisor.spawn("retention", OnExit::Shutdown, |token: CancellationToken| async move {
+    supervisor.spawn(name, OnExit::Shutdown, move |token: CancellationToken| async move {
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
-                removed = full_pass(&store, &rules, clock.now()) => match removed {
+                removed = pass() => match removed {
                     Ok(0) => {}
-                    Ok(rows) => tracing::info!(rows, "removed what has passed its time"),
-                    Err(error) => tracing::error!(error = error.chain(), "old rows could not be removed"),
+                    Ok(count) => tracing::info!(name, count, "removed what has passed its time"),
+                    Err(error) => tracing::error!(name, error = error.chain(), "what is old could not be removed"),
                 }
             }
             tokio::select! {

@@ -3,7 +3,7 @@
 use crate::action::ActionType;
 use crate::bus::Bus;
 use crate::event::Events;
-use crate::queue::{Claimed, NewJob, Outcome, Queue};
+use crate::queue::{Claimed, JobId, NewJob, Outcome, Queue};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -60,6 +60,12 @@ impl Rig {
 
     pub fn advance(&self, seconds: i64) {
         self.clock.advance(chrono::Duration::seconds(seconds));
+    }
+
+    /// A call from outside for an event.
+    pub async fn deliver(&self, id: &str, payload: Option<serde_json::Value>) -> crate::error::Result<JobId> {
+        let (events, id) = (self.events.clone(), id.to_owned());
+        self.store.write(move |tx| events.deliver_in(tx, &id, payload, None)).await
     }
 
     pub async fn claim(&self, most: usize) -> Vec<Claimed> {

@@ -3,9 +3,8 @@
 //! the first two. Whether a call is a repetition is known to the engine, by the id that is answered here.
 
 use axum::http::HeaderMap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use nexaas_engine::standard_webhooks;
 use sha2::Sha256;
 
 /// How far the sender's clock may be off, in seconds.
@@ -32,22 +31,8 @@ pub fn verify<'a>(secret: &str, headers: &'a HeaderMap, body: &[u8], now_s: i64)
     if now_s.abs_diff(at) > TOLERANCE_S.unsigned_abs() {
         return Err("webhook-timestamp is more than five minutes off");
     }
-    let key = STANDARD
-        .decode(secret.strip_prefix("whsec_").unwrap_or(secret))
-        .ok()
-        .filter(|k| (24..=64).contains(&k.len()))
-        .ok_or("the event's secret is not whsec_ and base64 of 24 to 64 bytes")?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| "the event's secret cannot be used")?;
-    mac.update(id.as_bytes());
-    mac.update(b".");
-    mac.update(stamp.as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    let valid = signatures
-        .split(' ')
-        .filter_map(|s| s.strip_prefix("v1,"))
-        .filter_map(|s| STANDARD.decode(s).ok())
-        .any(|given| mac.clone().verify_slice(&given).is_ok());
+    let key = standard_webhooks::key(secret).ok_or("the event's secret is not whsec_ and base64 of 24 to 64 bytes")?;
+    let valid = standard_webhooks::verify(&key, id, stamp, body, signatures);
     if valid { Ok(id) } else { Err("webhook-signature does not fit") }
 }
 
@@ -71,6 +56,8 @@ pub fn verify_github(secret: &str, headers: &HeaderMap, body: &[u8]) -> Result<S
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 

@@ -7,18 +7,17 @@ use crate::bus::Bus;
 use crate::config::OutputsConfig;
 use crate::error::{EngineError, Kind, Result};
 use crate::queue::{JobId, Queue};
+use crate::retention;
 use chrono::{DateTime, Utc};
 use nexaas_common::clock::SharedClock;
-use nexaas_common::task::{OnExit, Supervisor};
+use nexaas_common::task::Supervisor;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio_util::sync::CancellationToken;
 
-const BETWEEN_PASSES: std::time::Duration = std::time::Duration::from_secs(3600);
 /// Read in one go.
 const MOST_AT_ONCE: u64 = 1024 * 1024;
 
@@ -135,27 +134,12 @@ impl Outputs {
 
     /// Sweeps after activity, at most once an hour.
     pub(crate) fn start(&self, queue: Queue, bus: &Bus, clock: SharedClock, supervisor: &Supervisor) {
-        let (outputs, mut happened) = (self.clone(), bus.listen());
-        supervisor.spawn("outputs", OnExit::Shutdown, |token: CancellationToken| async move {
-            loop {
-                tokio::select! {
-                    () = token.cancelled() => return,
-                    removed = outputs.sweep(&queue, clock.now()) => match removed {
-                        Ok(0) => {}
-                        Ok(files) => tracing::info!(files, "removed outputs that have passed their time"),
-                        Err(error) => tracing::error!(error = error.chain(), "old outputs could not be removed"),
-                    }
-                }
-                tokio::select! {
-                    () = token.cancelled() => return,
-                    () = tokio::time::sleep(BETWEEN_PASSES) => {}
-                }
-                tokio::select! {
-                    () = token.cancelled() => return,
-                    Ok(()) = happened.changed() => {}
-                }
-            }
-        });
+        let outputs = self.clone();
+        let sweep = move || {
+            let (outputs, queue, now) = (outputs.clone(), queue.clone(), clock.now());
+            async move { outputs.sweep(&queue, now).await }
+        };
+        retention::after_activity("outputs", bus, supervisor, sweep);
     }
 }
 

@@ -11,13 +11,12 @@ use super::{Failure, Guard, Run};
 use crate::config::Settings;
 use crate::error::{EngineError, Result};
 use crate::net;
+use crate::standard_webhooks;
 use base64::Engine as _;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode};
-use sha2::Sha256;
 use std::time::Duration;
 use url::Url;
 
@@ -80,7 +79,9 @@ impl Webhooks {
         if let Some(name) = &webhook.signing_secret {
             let key = secret(name, settings)?;
             let stamp = now.timestamp().to_string();
-            let signature = sign(&key, &run.key, &stamp, body.as_deref().unwrap_or_default())?;
+            let signature =
+                standard_webhooks::sign(&signing_key(&key)?, &run.key, &stamp, body.as_deref().unwrap_or_default())
+                    .ok_or_else(|| Failure::permanent("the signing secret cannot be used"))?;
             headers.insert(TIMESTAMP, header(&TIMESTAMP, &stamp)?);
             headers.insert(SIGNATURE, header(&SIGNATURE, &signature)?);
         }
@@ -203,37 +204,19 @@ fn header(name: &HeaderName, text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|_| Failure::permanent(format!("the header {name} cannot hold its value")))
 }
 
-/// The signature of the Standard Webhooks convention. A secret that is not in its form is used as it stands.
-fn sign(secret: &str, id: &str, stamp: &str, body: &[u8]) -> Result<String, Failure> {
-    let base64 = base64::engine::general_purpose::STANDARD;
-    let key = match secret.strip_prefix("whsec_") {
-        Some(text) => base64.decode(text).map_err(|_| Failure::permanent("the signing secret is not valid base64"))?,
-        None => secret.as_bytes().to_vec(),
-    };
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(&key).map_err(|_| Failure::permanent("the signing secret cannot be used"))?;
-    mac.update(id.as_bytes());
-    mac.update(b".");
-    mac.update(stamp.as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    Ok(format!("v1,{}", base64.encode(mac.finalize().into_bytes())))
+/// The key that signs. A secret that is not in the convention's form is used as it stands.
+fn signing_key(secret: &str) -> Result<Vec<u8>, Failure> {
+    match secret.strip_prefix(standard_webhooks::PREFIX) {
+        Some(text) => base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|_| Failure::permanent("the signing secret is not valid base64")),
+        None => Ok(secret.as_bytes().to_vec()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signature_is_the_one_of_the_standards_example() {
-        let signature = sign(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            "1614265330",
-            br#"{"test": 2432232314}"#,
-        );
-        assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
 
     #[test]
     fn a_wish_for_a_later_call_is_seconds_or_a_date_and_never_beyond_a_day() {

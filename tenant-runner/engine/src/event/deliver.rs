@@ -1,6 +1,6 @@
 //! A call from outside, as the write of `hooks` fires it.
 
-use super::fire::{Fired, Occasion};
+use super::fire::Occasion;
 use super::{Event, EventStatus, Events, not_found};
 use crate::error::{EngineError, Result};
 use crate::queue::JobId;
@@ -25,11 +25,6 @@ impl Events {
         if let Some(at) = event.starts_at.filter(|at| *at > now) {
             return Err(EngineError::conflict(format!("Event {id} does not begin before {at}")));
         }
-        match self.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })? {
-            Fired::Job(job) | Fired::Unique(job) => Ok(job),
-            Fired::Overlap => Err(EngineError::conflict(format!(
-                "A job of event {id} is not over yet, and the event's overlap is skip"
-            ))),
-        }
+        self.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })?.asked_for(id)
     }
 }

@@ -4,7 +4,7 @@ use super::{Event, EventStatus, Events, Overlap, not_found};
 use crate::bus::Fact;
 use crate::error::{EngineError, Result};
 use crate::queue::{JobId, NewJob, Retry};
-use crate::schedule::{ConditionType, Slot};
+use crate::schedule::Slot;
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
 use rusqlite::Connection;
@@ -42,6 +42,16 @@ impl Fired {
             Self::Unique(_) => (None, Some("unique")),
         }
     }
+
+    /// The answer to somebody who asked event `id` for a job.
+    pub fn asked_for(self, id: &str) -> Result<JobId> {
+        match self {
+            Self::Job(job) | Self::Unique(job) => Ok(job),
+            Self::Overlap => Err(EngineError::conflict(format!(
+                "A job of event {id} is not over yet, and the event's overlap is skip"
+            ))),
+        }
+    }
 }
 
 impl Events {
@@ -52,47 +62,15 @@ impl Events {
 
     /// As `trigger`, with what came along.
     pub async fn trigger_with(&self, id: &str, payload: Option<Value>) -> Result<JobId> {
-        self.run(id, payload, |event| match event.status {
-            EventStatus::Expired => Err(EngineError::conflict(format!("Event {} has expired", event.id))),
-            EventStatus::Active | EventStatus::Paused | EventStatus::Completed | EventStatus::Failed => Ok(()),
-        })
-        .await
-    }
-
-    /// A delivery from outside: only active events that wait for one.
-    pub async fn deliver(&self, id: &str, payload: Option<Value>) -> Result<JobId> {
-        let now = self.clock.now();
-        self.run(id, payload, move |event| match event.starts_at {
-            _ if event.condition_type != ConditionType::Webhook || event.status != EventStatus::Active => {
-                Err(not_found(&event.id))
-            }
-            _ if event.expires_at.is_some_and(|at| at <= now) => Err(not_found(&event.id)),
-            Some(at) if at > now => {
-                Err(EngineError::conflict(format!("Event {} does not begin before {at}", event.id)))
-            }
-            _ => Ok(()),
-        })
-        .await
-    }
-
-    async fn run(
-        &self,
-        id: &str,
-        payload: Option<Value>,
-        allowed: impl FnOnce(&Event) -> Result<()> + Send + 'static,
-    ) -> Result<JobId> {
         let (events, id) = (self.clone(), id.to_owned());
         let traceparent = nexaas_common::telemetry::current_traceparent();
         self.store
             .write(move |tx| {
                 let event = Event::load(tx, &id)?.ok_or_else(|| not_found(&id))?;
-                allowed(&event)?;
-                match events.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })? {
-                    Fired::Job(id) | Fired::Unique(id) => Ok(id),
-                    Fired::Overlap => Err(EngineError::conflict(format!(
-                        "A job of event {id} is not over yet, and the event's overlap is skip"
-                    ))),
+                if event.status == EventStatus::Expired {
+                    return Err(EngineError::conflict(format!("Event {id} has expired")));
                 }
+                events.fire(tx, &event, Occasion { payload, traceparent, ..Occasion::default() })?.asked_for(&id)
             })
             .await
     }

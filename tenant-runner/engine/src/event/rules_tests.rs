@@ -106,9 +106,9 @@ async fn a_start_lies_before_every_slot_and_an_interval_counts_from_it() {
         assert_eq!(rig.events.get(id).await.unwrap().next_eval_at, Some(utc(first)), "{id}");
     }
     rig.events.upsert(with(event("hook", "webhook", ""), start("2026-01-01T05:00:00Z"))).await.unwrap();
-    assert_eq!(rig.events.deliver("hook", None).await.unwrap_err().kind, crate::error::Kind::Conflict);
+    assert_eq!(rig.deliver("hook", None).await.unwrap_err().kind, crate::error::Kind::Conflict);
     rig.advance(5 * 3600);
-    rig.events.deliver("hook", None).await.unwrap();
+    rig.deliver("hook", None).await.unwrap();
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ async fn a_trigger_runs_the_action_with_what_came_along() {
     let more =
         json!({"priority": 2, "max_retries": 4, "retry_backoff_minutes": 0.5, "concurrency_key": "k", "agent": "ada"});
     rig.events.upsert(with(event("hook", "webhook", ""), more)).await.unwrap();
-    let id = rig.events.deliver("hook", Some(json!({"n": 1}))).await.unwrap();
+    let id = rig.deliver("hook", Some(json!({"n": 1}))).await.unwrap();
     let job = rig.claim(1).await.remove(0);
     assert_eq!(
         (job.id, job.payload.clone(), job.agent.as_deref(), job.max_attempts),
@@ -195,7 +195,7 @@ async fn a_delivery_reaches_only_active_events_that_wait_for_one() {
     rig.events.upsert(event("cron", "cron", "@daily")).await.unwrap();
     rig.events.upsert(with(event("off", "webhook", ""), json!({"status": "paused"}))).await.unwrap();
     for id in ["cron", "off", "nobody"] {
-        assert_eq!(rig.events.deliver(id, None).await.unwrap_err().kind, crate::error::Kind::NotFound, "{id}");
+        assert_eq!(rig.deliver(id, None).await.unwrap_err().kind, crate::error::Kind::NotFound, "{id}");
     }
 }
 

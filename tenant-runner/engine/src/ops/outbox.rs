@@ -11,10 +11,9 @@ use crate::action::SharedSettings;
 use crate::config::OpsConfig;
 use crate::error::{EngineError, Result};
 use crate::net;
+use crate::standard_webhooks;
 use crate::store::{Signal, Store, from_micros, to_micros};
-use base64::Engine as _;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use nexaas_common::backoff::Backoff;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::secret::{ExposeSecret as _, SecretString};
@@ -333,17 +332,15 @@ async fn post(
     if status.is_success() { Ok(()) } else { Err(format!("HTTP {}", status.as_u16())) }
 }
 
-/// The key that a `whsec_` secret stands for; Standard Webhooks wants 24 to 64 bytes.
+/// The key that a secret stands for; here it has to say that it is one, by beginning with `whsec_`.
 pub fn signing_key(secret: &str) -> Option<Vec<u8>> {
-    let text = secret.strip_prefix("whsec_")?;
-    base64::engine::general_purpose::STANDARD.decode(text).ok().filter(|key| (24..=64).contains(&key.len()))
+    standard_webhooks::key(secret).filter(|_| secret.starts_with(standard_webhooks::PREFIX))
 }
 
 fn sign(secret: &str, id: &str, stamp: &str, body: &str) -> Result<String, String> {
-    let key = signing_key(secret).ok_or("the signing secret is not whsec_ and the base64 of 24 to 64 bytes")?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|error| error.to_string())?;
-    mac.update(format!("{id}.{stamp}.{body}").as_bytes());
-    Ok(format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())))
+    let refused = || "the signing secret is not whsec_ and the base64 of 24 to 64 bytes".to_owned();
+    let key = signing_key(secret).ok_or_else(refused)?;
+    standard_webhooks::sign(&key, id, stamp, body.as_bytes()).ok_or_else(refused)
 }
 
 #[cfg(test)]
