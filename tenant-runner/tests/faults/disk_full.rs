@@ -3,10 +3,10 @@
 
 use crate::database::copy_of;
 use crate::process::{Api, Launch, PATIENCE};
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, Work};
 use crate::small_disk::{self, Filler};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 const SIZE: &str = "16m";
@@ -138,7 +138,18 @@ async fn a_full_disk_refuses_work_and_loses_none() {
     })
     .await;
     api.get("/api/health").await;
+    let slots = |works: &HashMap<String, Work>| works.keys().filter(|work| work.starts_with("slot ")).count();
+    assert!(
+        receiver.until(PATIENCE, |works| slots(works) >= 2).await,
+        "the scheduler does not go on: {}",
+        process.log()
+    );
     api.done("PATCH", "/api/events/every", Some(json!({"status": "paused"}))).await;
+    eventually("what the schedule has queued does not end", async || {
+        let view = api.get("/api/queue").await;
+        view["counts"]["queued"] == 0 && view["counts"]["running"] == 0
+    })
+    .await;
     process.terminate().await;
 
     let works = receiver.works();
