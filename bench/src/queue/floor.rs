@@ -8,7 +8,7 @@
 use super::ours::Shape;
 use crate::rig::{Folder, Rig, job};
 use nexaas_test_system::Result;
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -124,22 +124,17 @@ impl<'a> Lap<'a> {
         let run = |sql| self.connection.prepare_cached(sql)?.execute([]);
         run("BEGIN IMMEDIATE")?;
         let ending = std::mem::take(&mut self.running);
+        // Each statement is looked up once in a commit.
+        let mut finish = self.connection.prepare_cached(FINISH)?;
         for seq in &ending {
-            self.connection.prepare_cached(FINISH)?.execute(params![
-                seq,
-                self.boot.as_bytes(),
-                1,
-                "succeeded",
-                "",
-                None::<&str>,
-                micros()
-            ])?;
+            finish.execute(params![seq, self.boot.as_bytes(), 1, "succeeded", "", None::<&str>, micros()])?;
         }
         self.finished += ending.len() as u64;
         self.claim()?;
         let most = self.shape.jobs.min(self.inserted + self.per_commit);
+        let mut insert = self.connection.prepare_cached(INSERT)?;
         while self.inserted < most {
-            self.insert()?;
+            self.insert(&mut insert)?;
         }
         self.pack()?;
         self.connection.prepare_cached(TOTALS)?.execute(params![
@@ -164,29 +159,23 @@ impl<'a> Lap<'a> {
         while let Some(row) = rows.next()? {
             found.push(row.get::<_, u64>(0)?);
         }
+        let mut take = self.connection.prepare_cached(TAKE)?;
         for seq in &found {
-            self.connection.prepare_cached(TAKE)?.execute(params![
-                seq,
-                self.boot.as_bytes(),
-                1,
-                now,
-                1,
-                Uuid::now_v7().as_bytes()
-            ])?;
+            take.execute(params![seq, self.boot.as_bytes(), 1, now, 1, Uuid::now_v7().as_bytes()])?;
         }
         self.held += found.len() as u64;
         self.running.extend(found);
         Ok(())
     }
 
-    fn insert(&mut self) -> Result<()> {
+    fn insert(&mut self, statement: &mut CachedStatement<'_>) -> Result<()> {
         self.inserted += 1;
         let (now, seq) = (micros(), self.inserted);
         // As large a share is held at once as the engine held.
         let at_once =
             seq * self.shape.held_at_once / self.shape.jobs > (seq - 1) * self.shape.held_at_once / self.shape.jobs;
         let (id, attempt) = (Uuid::now_v7(), Uuid::now_v7());
-        self.connection.prepare_cached(INSERT)?.execute(params![
+        statement.execute(params![
             seq,
             id.as_bytes(),
             None::<&str>,

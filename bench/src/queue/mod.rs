@@ -36,6 +36,16 @@ pub struct Options {
     /// Leaves the peers out.
     #[arg(long)]
     pub no_peers: bool,
+    /// Leaves the other regimes out, ours and the peers'.
+    #[arg(long)]
+    pub flow_only: bool,
+}
+
+impl Options {
+    fn regimes(&self) -> impl Iterator<Item = Regime> + use<> {
+        let flow_only = self.flow_only;
+        Regime::ALL.into_iter().filter(move |regime| !flow_only || *regime == Regime::Flow)
+    }
 }
 
 /// Jobs with which a rate is guessed before it is measured.
@@ -49,7 +59,7 @@ pub async fn run(dir: &Path, options: Options) -> Result<()> {
     crate::commits::commits();
     let load = |jobs| Load { jobs, producers: options.producers, workers: options.workers };
     let mut sizes = HashMap::new();
-    for regime in Regime::ALL {
+    for regime in options.regimes() {
         let jobs = match options.jobs {
             Some(jobs) => jobs,
             None => {
@@ -71,7 +81,7 @@ pub async fn run(dir: &Path, options: Options) -> Result<()> {
 
     let (mut shapes, mut floors, mut with_history) = (HashMap::<_, Vec<Shape>>::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds {
-        for regime in Regime::ALL {
+        for regime in options.regimes() {
             let shape = ours::run(dir, regime, load(sizes[regime.name()])).await?;
             eprintln!(
                 "round {round}: ours, {}: {:.0} jobs/s, {:.1} jobs a commit, {} of {} held at once",
@@ -106,8 +116,10 @@ pub async fn run(dir: &Path, options: Options) -> Result<()> {
     println!("producers: {}", options.producers);
     println!("workers: {}", options.workers);
     print("jobs_per_s", flow);
-    print("jobs_per_s_many", many);
-    print("backlog_jobs_per_s", backlog);
+    if !options.flow_only {
+        print("jobs_per_s_many", many);
+        print("backlog_jobs_per_s", backlog);
+    }
     print("jobs_per_commit", median(shapes["flow"].iter().map(Shape::jobs_per_commit).collect()));
     print("floor_jobs_per_s", floor);
     print("vs_floor", flow / floor);
@@ -127,7 +139,7 @@ async fn measure_peers(programs: &Programs, dir: &Path, options: &Options) -> Re
     let mut sizes = HashMap::new();
     for round in 1..=options.rounds {
         for peer in Peer::ALL {
-            for regime in Regime::ALL {
+            for regime in options.regimes() {
                 for durable in [true, false] {
                     // By itself only in the plain regime: one line says what the peer's own choice would give.
                     if !peer.can(regime) || !durable && regime != Regime::Flow {
@@ -188,8 +200,10 @@ fn print_peers(measured: &Measured, ours: [f64; 3]) {
     }
     // Like with like: each regime against the best peer in that regime, and all durable.
     for ((regime, suffix), ours) in Regime::ALL.into_iter().zip(["", "_many", "_backlog"]).zip(ours) {
-        let best = Peer::ALL.into_iter().filter_map(|peer| rate(peer, regime, true)).fold(f64::NAN, f64::max);
-        print(&format!("vs_best_peer{suffix}"), ours / best);
+        let best = Peer::ALL.into_iter().filter_map(|peer| rate(peer, regime, true)).reduce(f64::max);
+        if let Some(best) = best {
+            print(&format!("vs_best_peer{suffix}"), ours / best);
+        }
     }
 }
 
@@ -208,6 +222,7 @@ mod tests {
             workers: 4,
             history: Some(1000),
             no_peers: true,
+            flow_only: false,
         };
         run(dir.path(), options).await.unwrap();
     }

@@ -22,6 +22,8 @@ use tokio::sync::watch;
 const PAGE: u32 = 4;
 /// Facts that share a row, at most.
 const PACK: usize = 256;
+/// Bytes of text kept for the next transaction.
+const MOST_KEPT: usize = 256 * 1024;
 /// Events of one answer.
 const MOST_LISTED: u32 = 1000;
 
@@ -92,7 +94,7 @@ impl Bus {
             .await?;
         let published = store.signal();
         let last = last.unwrap_or(0);
-        let state = Packed { given: last, on_disk: last, lines: Vec::new() };
+        let state = Packed { given: last, on_disk: last, lines: Vec::new(), text: Vec::new() };
         let packer = Arc::new(Packer { state: Mutex::new(state), published: published.clone() });
         store.join(packer.clone());
         Ok(Self { store, clock, published, packer })
@@ -105,12 +107,28 @@ impl Bus {
 
     /// `publish` for data that has a type of its own.
     pub(crate) fn note<T: Serialize>(&self, kind: &'static str, source: &str, data: &T) -> Result<u64> {
-        let at = to_micros(self.clock.now());
+        self.note_at(self.clock.now(), kind, source, data)
+    }
+
+    /// `note` for whoever has just asked the clock.
+    pub(crate) fn note_at<T: Serialize>(
+        &self,
+        at: DateTime<Utc>,
+        kind: &'static str,
+        source: &str,
+        data: &T,
+    ) -> Result<u64> {
+        let at = to_micros(at);
         let mut state = self.packer.lock();
-        let seq = state.given + 1;
-        let text = serde_json::to_string(&Line { seq, kind, source, data, at }).map_err(EngineError::internal)?;
+        let (seq, before) = (state.given + 1, state.text.len());
+        if let Err(error) = serde_json::to_writer(&mut state.text, &Line { seq, kind, source, data, at }) {
+            state.text.truncate(before);
+            return Err(EngineError::internal(error));
+        }
+        state.text.push(b'\n');
+        let end = state.text.len();
         state.given = seq;
-        state.lines.push(Noted { seq, at, text });
+        state.lines.push(Noted { seq, at, end });
         Ok(seq)
     }
 
@@ -173,13 +191,23 @@ struct Packed {
     given: u64,
     on_disk: u64,
     lines: Vec<Noted>,
+    /// The lines, each with its end of line.
+    text: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Noted {
     seq: u64,
     at: i64,
-    text: String,
+    /// Where its line ends in the text.
+    end: usize,
+}
+
+impl Packed {
+    fn truncate(&mut self, lines: usize) {
+        self.lines.truncate(lines);
+        self.text.truncate(self.lines.last().map_or(0, |last| last.end));
+    }
 }
 
 impl Packer {
@@ -194,18 +222,20 @@ impl Companion for Packer {
     }
 
     fn rewind(&self, mark: usize) {
-        self.lock().lines.truncate(mark);
+        self.lock().truncate(mark);
     }
 
     fn seal(&self, tx: &Connection) -> Result<()> {
         let state = self.lock();
+        let mut begin = 0;
         for pack in state.lines.chunks(PACK) {
             let (Some(first), Some(last)) = (pack.first(), pack.last()) else { continue };
-            let facts: Vec<&str> = pack.iter().map(|noted| noted.text.as_str()).collect();
+            let facts = state.text.get(begin..last.end - 1).map_or(Ok(""), str::from_utf8);
             tx.prepare_cached(
                 "INSERT INTO bus_packs (last_seq, first_seq, created_at, facts) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![last.seq, first.seq, last.at, facts.join("\n")])?;
+            .execute(params![last.seq, first.seq, last.at, facts.map_err(EngineError::internal)?])?;
+            begin = last.end;
         }
         Ok(())
     }
@@ -216,7 +246,9 @@ impl Companion for Packer {
             state.on_disk = last.seq;
             self.published.raise();
         }
-        state.lines.clear();
+        state.truncate(0);
+        // What one large transaction needed is not kept.
+        state.text.shrink_to(MOST_KEPT);
     }
 }
 

@@ -8,7 +8,7 @@ use super::{AttemptId, Claimed, JobId, Lease, Queue, Retry, source};
 use crate::error::{EngineError, Result};
 use crate::store::{from_micros, to_micros};
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -67,8 +67,9 @@ impl Queue {
         let mut priority = top_priority(tx, None)?;
         // Priorities are few: within one, the index gives the jobs that are due in their order, and nothing else is read.
         while let Some(level) = priority {
+            let mut taking = taking(tx)?;
             for job in candidates(tx, &mut state, level, now, most - batch.jobs.len())? {
-                batch.jobs.push(self.take(tx, &mut state, job, now)?);
+                batch.jobs.push(self.take(&mut taking, &mut state, job, now)?);
             }
             if batch.jobs.len() == most {
                 state.backlog = true;
@@ -87,12 +88,14 @@ impl Queue {
         Ok(batch)
     }
 
-    fn take(&self, tx: &Connection, state: &mut State, mut claimed: Claimed, now: DateTime<Utc>) -> Result<Claimed> {
-        tx.prepare_cached(
-            "UPDATE jobs SET state = 'running', boot_id = ?2, fence = ?3, started_at = ?4, attempt = ?5, attempt_id = ?6
-             WHERE seq = ?1",
-        )?
-        .execute(params![
+    fn take(
+        &self,
+        taking: &mut CachedStatement<'_>,
+        state: &mut State,
+        mut claimed: Claimed,
+        now: DateTime<Utc>,
+    ) -> Result<Claimed> {
+        taking.execute(params![
             claimed.lease.seq,
             self.boot.uuid().as_bytes(),
             claimed.lease.fence,
@@ -103,10 +106,18 @@ impl Queue {
         claimed.lease.boot = self.boot;
         let event_id = claimed.event_id.as_deref();
         let started = Started { job_id: claimed.id, event_id, attempt: claimed.attempt };
-        self.bus.note("job.started", &source(event_id), &started)?;
+        self.bus.note_at(now, "job.started", &source(event_id), &started)?;
         state.ready -= 1;
         Ok(claimed)
     }
+}
+
+/// The statement that takes a job.
+fn taking(tx: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    tx.prepare_cached(
+        "UPDATE jobs SET state = 'running', boot_id = ?2, fence = ?3, started_at = ?4, attempt = ?5, attempt_id = ?6
+         WHERE seq = ?1",
+    )
 }
 
 /// Puts parked jobs back in their place as far as their keys have room again; answers when the next may start by the clock.

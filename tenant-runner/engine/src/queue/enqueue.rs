@@ -8,7 +8,7 @@ use super::{AttemptId, Lease, Queue, source};
 use crate::error::{EngineError, Result};
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,19 @@ const MOST_READY: i64 = 1_000_000;
 /// Keys that may differ from the usual.
 const MOST_KEYS: i64 = 10_000;
 
-/// The texts of a job as they are stored, made before the writer's turn.
-struct Texts {
+/// Of a new job, what is made before the writer's turn.
+pub(super) struct Prepared {
+    id: JobId,
+    /// Of its first attempt, should it be held at once.
+    attempt_id: AttemptId,
     config: String,
     payload: Option<String>,
     retry_delays: Option<String>,
     chain: Option<String>,
 }
 
-impl Texts {
-    fn of(job: &NewJob) -> Result<Self> {
+impl Prepared {
+    pub fn of(job: &NewJob) -> Result<Self> {
         let retry_delays = match &job.retry {
             Retry::Exponential { .. } => None,
             Retry::Listed(delays) => {
@@ -39,6 +42,8 @@ impl Texts {
         };
         let chain = (!job.chain.is_empty()).then(|| serde_json::to_string(&job.chain)).transpose();
         Ok(Self {
+            id: JobId::generate(),
+            attempt_id: AttemptId::generate(),
             config: job.action_config.to_string(),
             payload: job.payload.as_ref().map(|payload| payload.to_string()),
             retry_delays,
@@ -62,15 +67,19 @@ enum Place {
 #[derive(Serialize)]
 struct Queued<'a> {
     job_id: JobId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<&'a str>,
     action_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
 }
 
 #[derive(Serialize)]
 pub(super) struct Started<'a> {
     pub job_id: JobId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<&'a str>,
     pub attempt: u32,
 }
@@ -84,13 +93,13 @@ impl Queue {
     /// As `enqueue`, and says whether the job stood already.
     pub async fn enqueue_with(&self, job: NewJob) -> Result<Enqueued> {
         job.check()?;
-        let texts = Texts::of(&job)?;
-        let queue = self.clone();
+        let prepared = Prepared::of(&job)?;
         // Several rows change when a key or a unique key comes along; then an error in between must be undone.
         if job.concurrency_limit.is_some() || job.rate.is_some() || job.unique.is_some() {
-            self.store.write(move |tx| queue.insert(tx, job, &texts)).await
+            let queue = self.clone();
+            self.store.write(move |tx| queue.insert(tx, &mut insertion(tx)?, job, &prepared)).await
         } else {
-            self.store.write_light(move |tx| queue.insert(tx, job, &texts)).await
+            self.enqueue_bundled(job, prepared).await
         }
     }
 
@@ -99,21 +108,31 @@ impl Queue {
         let mut checked = Vec::with_capacity(jobs.len());
         for job in jobs {
             job.check()?;
-            checked.push((Texts::of(&job)?, job));
+            checked.push((Prepared::of(&job)?, job));
         }
         let queue = self.clone();
         self.store
-            .write(move |tx| checked.into_iter().map(|(texts, job)| queue.insert(tx, job, &texts)).collect())
+            .write(move |tx| {
+                let mut insertion = insertion(tx)?;
+                checked.into_iter().map(|(prepared, job)| queue.insert(tx, &mut insertion, job, &prepared)).collect()
+            })
             .await
     }
 
     /// Puts a job on the queue inside a write.
     pub fn enqueue_in(&self, tx: &Connection, job: &NewJob) -> Result<Enqueued> {
         job.check()?;
-        self.insert(tx, job.clone(), &Texts::of(job)?)
+        self.insert(tx, &mut insertion(tx)?, job.clone(), &Prepared::of(job)?)
     }
 
-    fn insert(&self, tx: &Connection, job: NewJob, texts: &Texts) -> Result<Enqueued> {
+    /// Without keys and limits of its own, `job` is there as a whole or, after an error, not at all.
+    pub(super) fn insert(
+        &self,
+        tx: &Connection,
+        insertion: &mut CachedStatement<'_>,
+        job: NewJob,
+        prepared: &Prepared,
+    ) -> Result<Enqueued> {
         let now = self.clock.now();
         if let Some(unique) = &job.unique
             && let Some(id) = standing(tx, &unique.key, now)?
@@ -150,51 +169,41 @@ impl Queue {
             _ => Place::Table,
         };
         let held = matches!(place, Place::Held);
-        let (id, attempt_id, seq) = (JobId::generate(), AttemptId::generate(), state.next_seq);
+        let (id, attempt_id, seq) = (prepared.id, prepared.attempt_id, state.next_seq);
         state.next_seq += 1;
-        let stored = tx
-            .prepare_cached(
-                "INSERT INTO jobs (seq, id, event_id, slot, depth, action_type, action_config, payload, description, agent,
-                     priority, concurrency_key, state, parked, run_at, attempt, max_attempts, round_attempts, backoff_ms,
-                     retry_delays_ms, timeout_ms, chain, attempt_id, boot_id, fence, traceparent, created_at, started_at, unique_key)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?18, ?19, ?20, ?21,
-                     ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
-            )
-            .and_then(|mut insert| {
-                insert.execute(params![
-                    seq,
-                    id.uuid().as_bytes(),
-                    job.event_id,
-                    job.slot.map(to_micros),
-                    job.depth,
-                    job.action.as_str(),
-                    texts.config,
-                    texts.payload,
-                    job.description,
-                    job.agent,
-                    job.priority,
-                    job.concurrency_key,
-                    if held { "running" } else { "ready" },
-                    matches!(place, Place::Parked),
-                    to_micros(run_at),
-                    i64::from(held),
-                    job.max_attempts,
-                    match job.retry {
-                        Retry::Exponential { base } => millis(base),
-                        Retry::Listed(_) => 0,
-                    },
-                    texts.retry_delays,
-                    job.timeout.map(millis),
-                    texts.chain,
-                    held.then_some(attempt_id.uuid().as_bytes()),
-                    held.then_some(self.boot.uuid().as_bytes()),
-                    i64::from(held),
-                    job.traceparent,
-                    to_micros(now),
-                    held.then_some(to_micros(now)),
-                    job.unique.as_ref().map(|unique| &unique.key),
-                ])
-            });
+        let stored = insertion.execute(params![
+            seq,
+            id.uuid().as_bytes(),
+            job.event_id,
+            job.slot.map(to_micros),
+            job.depth,
+            job.action.as_str(),
+            prepared.config,
+            prepared.payload,
+            job.description,
+            job.agent,
+            job.priority,
+            job.concurrency_key,
+            if held { "running" } else { "ready" },
+            matches!(place, Place::Parked),
+            to_micros(run_at),
+            i64::from(held),
+            job.max_attempts,
+            match job.retry {
+                Retry::Exponential { base } => millis(base),
+                Retry::Listed(_) => 0,
+            },
+            prepared.retry_delays,
+            job.timeout.map(millis),
+            prepared.chain,
+            held.then_some(attempt_id.uuid().as_bytes()),
+            held.then_some(self.boot.uuid().as_bytes()),
+            i64::from(held),
+            job.traceparent,
+            to_micros(now),
+            held.then_some(to_micros(now)),
+            job.unique.as_ref().map(|unique| &unique.key),
+        ]);
         if let Err(error) = stored {
             if held {
                 self.memory.handoff.change_room(1);
@@ -207,13 +216,18 @@ impl Queue {
         let event_id = job.event_id.as_deref();
         let origin = source(event_id);
         let (action_type, description, agent) = (job.action.as_str(), job.description.as_deref(), job.agent.as_deref());
-        self.bus.note("job.queued", &origin, &Queued { job_id: id, event_id, action_type, description, agent })?;
+        self.bus.note_at(
+            now,
+            "job.queued",
+            &origin,
+            &Queued { job_id: id, event_id, action_type, description, agent },
+        )?;
         match place {
             Place::Held => {
-                self.bus.note("job.started", &origin, &Started { job_id: id, event_id, attempt: 1 })?;
+                self.bus.note_at(now, "job.started", &origin, &Started { job_id: id, event_id, attempt: 1 })?;
                 state.enter(seq, RunningJob { id, started_at: to_micros(now), key: key.clone() });
                 let lease = Lease { seq, boot: self.boot, fence: 1 };
-                let claimed = held_at_once(job, texts, key, (id, attempt_id, lease), now);
+                let claimed = held_at_once(job, prepared, key, (id, attempt_id, lease), now);
                 state.notes.push(Note::Start(Box::new(claimed)));
             }
             Place::Parked => {
@@ -234,9 +248,20 @@ impl Queue {
     }
 }
 
+/// The statement that stores a job.
+pub(super) fn insertion(tx: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    tx.prepare_cached(
+        "INSERT INTO jobs (seq, id, event_id, slot, depth, action_type, action_config, payload, description, agent,
+             priority, concurrency_key, state, parked, run_at, attempt, max_attempts, round_attempts, backoff_ms,
+             retry_delays_ms, timeout_ms, chain, attempt_id, boot_id, fence, traceparent, created_at, started_at, unique_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?18, ?19, ?20, ?21,
+             ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
+    )
+}
+
 fn held_at_once(
     job: NewJob,
-    texts: &Texts,
+    prepared: &Prepared,
     key: Option<Arc<str>>,
     (id, attempt_id, lease): (JobId, AttemptId, Lease),
     now: DateTime<Utc>,
@@ -259,7 +284,7 @@ fn held_at_once(
         traceparent: job.traceparent,
         started_at: now,
         cancel: CancellationToken::new(),
-        ending: Ending { earlier: 0, retry: job.retry, chain: texts.chain.clone(), created_at: now },
+        ending: Ending { earlier: 0, retry: job.retry, chain: prepared.chain.clone(), created_at: now },
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::{EngineError, Kind, Result};
 use crate::event::outcome::{Ended, JobEnd, job_ended};
 use crate::store::to_micros;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -73,11 +73,15 @@ enum Verdict {
 #[derive(Serialize)]
 struct Told<'a> {
     job_id: JobId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<&'a str>,
     action_type: &'static str,
     attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_at: Option<DateTime<Utc>>,
     depth: u32,
 }
@@ -86,7 +90,7 @@ impl Queue {
     /// Ends the attempt that `job` is. Refused with a conflict when its lease is no longer the one in force.
     pub async fn finish(&self, job: &Claimed, outcome: Outcome) -> Result<()> {
         let (queue, job) = (self.clone(), job.clone());
-        self.store.write(move |tx| queue.finish_in(tx, &job, &outcome)).await
+        self.store.write(move |tx| queue.finish_in(tx, &mut ending(tx)?, &job, &outcome)).await
     }
 
     /// Ends many attempts in one write; answers those whose lease is no longer in force, whose end is not counted.
@@ -94,9 +98,9 @@ impl Queue {
         let queue = self.clone();
         self.store
             .write(move |tx| {
-                let mut late = Vec::new();
+                let (mut late, mut ending) = (Vec::new(), ending(tx)?);
                 for (job, outcome) in ended.iter() {
-                    match queue.finish_in(tx, job, outcome) {
+                    match queue.finish_in(tx, &mut ending, job, outcome) {
                         Ok(()) => {}
                         Err(error) if error.kind == Kind::Conflict => late.push(job.id),
                         Err(error) => return Err(error),
@@ -107,7 +111,13 @@ impl Queue {
             .await
     }
 
-    fn finish_in(&self, tx: &Connection, job: &Claimed, outcome: &Outcome) -> Result<()> {
+    fn finish_in(
+        &self,
+        tx: &Connection,
+        ending: &mut CachedStatement<'_>,
+        job: &Claimed,
+        outcome: &Outcome,
+    ) -> Result<()> {
         let now = self.clock.now();
         // Known before anything changes: what is counted below is counted once.
         drop(self.memory.within(tx)?);
@@ -131,20 +141,15 @@ impl Queue {
                     error,
                     to_micros(at)
                 ])?,
-            Verdict::Succeeded | Verdict::Dead | Verdict::Cancelled => tx
-                .prepare_cached(
-                    "UPDATE jobs SET state = ?4, boot_id = NULL, cancelling = 0, result = ?5, error = ?6, finished_at = ?7
-                     WHERE seq = ?1 AND state = 'running' AND boot_id = ?2 AND fence = ?3",
-                )?
-                .execute(params![
-                    job.lease.seq,
-                    job.lease.boot.uuid().as_bytes(),
-                    job.lease.fence,
-                    state_after(verdict),
-                    result,
-                    error,
-                    to_micros(now)
-                ])?,
+            Verdict::Succeeded | Verdict::Dead | Verdict::Cancelled => ending.execute(params![
+                job.lease.seq,
+                job.lease.boot.uuid().as_bytes(),
+                job.lease.fence,
+                state_after(verdict),
+                result,
+                error,
+                to_micros(now)
+            ])?,
         };
         if changed == 0 {
             return Err(EngineError::conflict("The job is no longer held by this lease; its late end is not counted"));
@@ -184,7 +189,7 @@ impl Queue {
             },
             depth: job.depth,
         };
-        self.bus.note(fact(verdict), &source(event_id), &told)?;
+        self.bus.note_at(now, fact(verdict), &source(event_id), &told)?;
         if let Some(event_id) = event_id {
             let ended = match verdict {
                 Verdict::Succeeded => Ended::Succeeded,
@@ -196,7 +201,7 @@ impl Queue {
             job_ended(tx, &self.bus, &JobEnd { event_id, ended, text, now })?;
         }
         if let Some(chain) = &job.ending.chain {
-            let ending = match verdict {
+            let how = match verdict {
                 Verdict::Succeeded => Some(Final::Succeeded),
                 Verdict::Dead => Some(Final::Dead),
                 Verdict::Again { .. } | Verdict::Cancelled => None,
@@ -208,8 +213,8 @@ impl Queue {
                 agent: job.agent.clone(),
                 traceparent: job.traceparent.clone(),
             };
-            if let Some(ending) = ending {
-                self.follow(tx, &before, chain, ending, result, error)?;
+            if let Some(how) = how {
+                self.follow(tx, &before, chain, how, result, error)?;
             }
         }
         metrics::histogram!("nexaas_job_age_seconds").record((now - job.ending.created_at).as_seconds_f64());
@@ -301,6 +306,14 @@ fn spread(seq: i64, attempt: u32) -> u8 {
 /// A result as data, if it is JSON.
 fn as_json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+/// The statement that ends a job for good.
+fn ending(tx: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    tx.prepare_cached(
+        "UPDATE jobs SET state = ?4, boot_id = NULL, cancelling = 0, result = ?5, error = ?6, finished_at = ?7
+         WHERE seq = ?1 AND state = 'running' AND boot_id = ?2 AND fence = ?3",
+    )
 }
 
 fn state_after(verdict: Verdict) -> &'static str {

@@ -13,6 +13,7 @@
 //! takes it up again; a job that waits for its concurrency key occupies no worker and is not looked at again until its key has
 //! room.
 
+mod bundle;
 mod cancel;
 mod claim;
 mod enqueue;
@@ -45,6 +46,7 @@ pub use view::{Attempt, Counts, JobFilter, KeyView, QueueView};
 use crate::bus::Bus;
 use crate::error::Result;
 use crate::store::{Signal, Store};
+use bundle::Bundle;
 use memory::Memory;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::BootId;
@@ -60,6 +62,7 @@ pub struct Queue {
     /// Raised when a job may have become claimable.
     ready: Signal,
     memory: Arc<Memory>,
+    bundle: Arc<Bundle>,
 }
 
 impl Queue {
@@ -67,7 +70,7 @@ impl Queue {
     pub async fn open(store: Store, bus: Bus, clock: SharedClock, boot: BootId) -> Result<Self> {
         let ready = store.signal();
         let memory = Arc::new(Memory::new(clock.clone(), ready.clone()));
-        let queue = Self { store, bus, clock, boot, ready, memory };
+        let queue = Self { store, bus, clock, boot, ready, memory, bundle: Arc::default() };
         let opening = queue.memory.clone();
         queue.store.read(move |c| opening.open(c)).await?;
         queue.store.join(queue.memory.clone());

@@ -39,6 +39,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     22 "022_ops";
     23 "023_hooks";
     27 "027_events_paused";
+    30 "030_cheaper_rules";
 };
 
 pub(super) fn apply(connection: &mut Connection, now: DateTime<Utc>) -> Result<()> {

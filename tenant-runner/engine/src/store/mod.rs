@@ -17,6 +17,7 @@ mod tests;
 pub(crate) use companion::Companion;
 pub use faults::{Fault, Faults, Point};
 pub use signal::Signal;
+pub(crate) use writer::{Answer, Reserved};
 
 use crate::error::{EngineError, Result};
 use chrono::{DateTime, Utc};
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a caller waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A handle on the database; clones share it. The file is closed when the last handle is gone.
 #[derive(Debug, Clone)]
@@ -95,6 +96,11 @@ impl Store {
         T: Send + 'static,
     {
         self.0.writer.submit(writer::Undo::Nothing, work).await
+    }
+
+    /// A place at the writer, if one is free at once.
+    pub(crate) fn try_reserve(&self) -> Option<Reserved<'_>> {
+        self.0.writer.try_reserve()
     }
 
     /// Lets `companion` take part in every transaction from now on.

@@ -44,6 +44,42 @@ type Fate<'a> = std::result::Result<(), &'a Arc<EngineError>>;
 #[derive(Debug)]
 pub(super) struct Writer(mpsc::Sender<Write>);
 
+/// A place in the line to the writer.
+pub(crate) struct Reserved<'a>(mpsc::Permit<'a, Write>);
+
+/// What to tell one of many callers, if the transaction reaches the disk.
+pub(crate) struct Answer<T> {
+    pub to: oneshot::Sender<Result<T>>,
+    pub what: Result<T>,
+}
+
+impl Reserved<'_> {
+    /// A write for many callers, each with an answer of its own. `work` as a whole fails only if it must be undone with
+    /// everything else in its transaction, or has changed nothing; then nobody's answer is sent.
+    pub fn write_many<T, F>(self, work: F)
+    where
+        F: FnOnce(&Connection) -> Result<Vec<Answer<T>>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let run = Box::new(move |connection: &Connection| {
+            let answers = catch_unwind(AssertUnwindSafe(|| work(connection)))
+                .unwrap_or_else(|_| Err(EngineError::internal("a write panicked")));
+            let keep = answers.is_ok();
+            if let Err(error) = &answers {
+                tracing::error!(error = error.chain(), "a write for many callers failed");
+            }
+            let acknowledge = Box::new(move |fate: Fate<'_>| {
+                for Answer { to, what } in answers.into_iter().flatten() {
+                    // Whoever asked may have left; the write stands either way.
+                    let _ = to.send(what.and_then(|value| fate.map(|()| value).map_err(not_written)));
+                }
+            });
+            Applied { keep, acknowledge }
+        });
+        self.0.send(Write { undo: Undo::Nothing, run });
+    }
+}
+
 /// What the writer's thread works with.
 pub(super) struct Setup {
     pub connection: Connection,
@@ -60,6 +96,10 @@ impl Writer {
             .spawn(move || setup.run(inbox))
             .map_err(|e| EngineError::unavailable("The database's writer cannot start").with_source(e))?;
         Ok(Self(sender))
+    }
+
+    pub(super) fn try_reserve(&self) -> Option<Reserved<'_>> {
+        self.0.try_reserve().ok().map(Reserved)
     }
 
     pub(super) async fn submit<T, F>(&self, undo: Undo, work: F) -> Result<T>
