@@ -36,20 +36,26 @@ pub(crate) fn job_ended(tx: &Connection, bus: &Bus, end: &JobEnd<'_>) -> Result<
     let failed = matches!(end.ended, Ended::Retrying | Ended::Dead);
     let text = &end.text[..end.text.floor_char_boundary(LONGEST_TEXT)];
     let (reset, dead) = (end.ended == Ended::Succeeded, end.ended == Ended::Dead);
+    if !dead {
+        // As nearly always; it spares the rules of what stays.
+        tx.prepare_cached(
+            "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + ?4,
+                    failures_in_row = iif(?5, 0, failures_in_row)
+             WHERE id = ?1",
+        )?
+        .execute(params![end.event_id, to_micros(end.now), text, failed, reset])?;
+        return Ok(());
+    }
     // A schedule lives on after a dead job; an event that had only this one run has failed.
     let counted: Option<(u32, Option<u32>)> = tx
         .prepare_cached(
-            "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + ?4,
-                    status = iif(?5 AND status = 'completed', 'failed', status),
-                    failures_in_row = iif(?6, 0, failures_in_row + ?5)
+            "UPDATE events SET last_run_at = ?2, last_result = ?3, run_count = run_count + 1, fail_count = fail_count + 1,
+                    status = iif(status = 'completed', 'failed', status), failures_in_row = failures_in_row + 1
              WHERE id = ?1 RETURNING failures_in_row, pause_after_failures",
         )?
-        .query_row(params![end.event_id, to_micros(end.now), text, failed, dead, reset], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(params![end.event_id, to_micros(end.now), text], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     if let Some((failures, Some(most))) = counted
-        && dead
         && failures >= most
     {
         let reason = format!("{failures} jobs in a row failed for good; the last: {text}");

@@ -3,6 +3,7 @@
 //! Always true here: a write that was acknowledged is on disk (`synchronous=FULL`); a write that failed left nothing behind;
 //! whoever waits for the store waits no longer than `PATIENCE`; what depends on a write (`Signal`) hears of it after its commit.
 
+mod checkpoint;
 mod companion;
 mod faults;
 mod migrations;
@@ -74,6 +75,7 @@ impl Store {
             signals: signals.clone(),
             companions: companions.clone(),
             faults: options.faults,
+            checkpoints: checkpoint::Checkpoints::new(path.to_owned()),
         })?;
         Ok(Self(Arc::new(Inner { writer, readers, signals, companions })))
     }

@@ -1,15 +1,15 @@
 //! How connections are opened. What durability rests on is set and read back, because SQLite ignores what it cannot do.
 
 use crate::error::{EngineError, Result};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 const BUSY: Duration = Duration::from_secs(5);
-/// The log goes into the file whenever it has grown to this many pages (16 MiB): rarely enough to share the work of pages
-/// that change often, early enough to stay small.
-const CHECKPOINT_PAGES: i64 = 4000;
+/// What is kept of the log's file when it begins anew.
+const LOG_BYTES: i64 = 16 * 1024 * 1024;
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// Statements kept prepared per connection.
 const CACHED_STATEMENTS: usize = 128;
@@ -33,8 +33,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     expect(&connection, "journal_mode", "wal")?;
     expect(&connection, "synchronous", "2")?;
@@ -50,10 +49,21 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// For whoever brings the log back into the file; durable, as the writer is.
+pub(super) fn open_helper(path: &Path) -> Result<Connection> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    expect(&connection, "journal_mode", "wal")?;
+    expect(&connection, "synchronous", "2")?;
+    Ok(connection)
+}
+
 fn open(path: &Path, access: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    // A statement's plan does not depend on what is bound; otherwise SQLite parses it anew at each use with a bound LIMIT.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
 }

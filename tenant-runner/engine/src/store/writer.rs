@@ -2,6 +2,7 @@
 //! the cost of reaching the disk is shared by whoever arrives meanwhile.
 
 use super::PATIENCE;
+use super::checkpoint::Checkpoints;
 use super::companion::{Companion, Companions};
 use super::faults::{Fault, Faults, Point};
 use super::signal::Signals;
@@ -86,6 +87,7 @@ pub(super) struct Setup {
     pub signals: Arc<Signals>,
     pub companions: Arc<Companions>,
     pub faults: Option<Arc<dyn Faults>>,
+    pub checkpoints: Checkpoints,
 }
 
 impl Writer {
@@ -154,7 +156,8 @@ enum Next {
 }
 
 impl Setup {
-    fn run(self, mut inbox: mpsc::Receiver<Write>) {
+    fn run(mut self, mut inbox: mpsc::Receiver<Write>) {
+        Checkpoints::watch(&self.connection);
         while let Some(first) = inbox.blocking_recv() {
             let mut batch = Vec::with_capacity(64);
             batch.push(first);
@@ -168,11 +171,15 @@ impl Setup {
             let mut rest = batch.into_iter().peekable();
             while rest.peek().is_some() {
                 match self.transaction(&mut rest) {
-                    Next::Continue => self.signals.deliver(),
+                    Next::Continue => {
+                        self.signals.deliver();
+                        self.checkpoints.after_commit(&self.connection);
+                    }
                     Next::Crashed => return,
                 }
             }
         }
+        drop(self.checkpoints);
         // A last checkpoint leaves a single file behind; without it the next open replays the log, which is as good.
         let _ = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
     }
