@@ -8,6 +8,7 @@ mod config;
 mod enqueue;
 mod guard;
 mod host;
+mod once;
 mod outputs;
 mod redact;
 mod registry;
@@ -177,6 +178,7 @@ pub struct Actions {
     scripts: script::Scripts,
     webhooks: webhook::Webhooks,
     registries: registry::Registries,
+    appends: once::Notes,
     /// Where further jobs go and finished steps are stored; without one, the actions that need it fail.
     queue: Option<Queue>,
     agents: Arc<dyn AgentActions>,
@@ -199,6 +201,7 @@ impl Actions {
             outputs,
             webhooks: webhook::Webhooks::new(guard)?,
             registries: registry::Registries::new(config.workspace_root.clone()),
+            appends: once::Notes::new(&config.database_path),
             queue: None,
             agents,
             settings,
@@ -276,7 +279,14 @@ impl Actions {
             Action::Steps(_) => Err(Failure::permanent("steps cannot be within steps")),
             Action::JobEnqueue(spec) => enqueue::run(&spec, run, values, self.queue()?, self.clock.now()).await,
             Action::Webhook(webhook) => self.webhooks.send(&webhook, run, values, settings, self.clock.now()).await,
-            Action::RegistryUpdate(update) => self.registries.update(&update, values).await,
+            Action::RegistryUpdate(update) => {
+                if let Some(queue) = &self.queue
+                    && update.op == config::Change::Append
+                {
+                    self.appends.sweep_at_times(self.registries.workspace(), queue).await;
+                }
+                self.registries.update(&update, values, self.appends.of(job.id, &run.key)).await
+            }
             Action::Skill(skill) => {
                 let input = template::text(&skill.input, values)?;
                 let agent = skill.agent.as_deref().or(job.agent.as_deref());

@@ -1,17 +1,19 @@
 //! Editing a registry of the workspace: rows are changed, added or removed in its file, which is replaced as a whole.
 //!
 //! Always true here: nothing outside the workspace is touched; a value fits its field's type or nothing is written; a change that
-//! somebody made meanwhile is not overwritten; what is written reads back as what was meant. Comments in the file are lost.
+//! somebody made meanwhile is not overwritten; what is written reads back as what was meant; one run of an attempt appends
+//! once, over any crash (`once.rs`). Comments in the file are lost.
 
 use super::Failure;
 use super::config::{Change, RegistryUpdate};
+use super::once::{Once, STAGED};
 use super::template::{self, Values};
 use crate::workspace::{Registry, read_registry};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use url::Url;
@@ -35,6 +37,8 @@ struct Wanted {
     op: Change,
     matching: Row,
     set: Row,
+    /// For what must not be done again.
+    once: Option<Once>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -49,12 +53,18 @@ impl Registries {
         Self { workspace, turn: Arc::default() }
     }
 
-    pub(super) async fn update(&self, update: &RegistryUpdate, values: &Values) -> Result<String, Failure> {
+    pub(super) fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    /// `once` names this very run; an append that was made under it is not made again.
+    pub(super) async fn update(&self, update: &RegistryUpdate, values: &Values, once: Once) -> Result<String, Failure> {
         let wanted = Wanted {
             registry: update.registry.clone(),
             op: update.op,
             matching: filled(&update.matching, values)?,
             set: filled(&update.set, values)?,
+            once: (update.op == Change::Append).then_some(once),
         };
         let workspace = self.workspace.clone();
         let turn = self.turn.clone().lock_owned().await;
@@ -79,6 +89,11 @@ fn filled(row: &Row, values: &Values) -> Result<Row, Failure> {
 fn change_file(workspace: &Dir, wanted: &Wanted) -> Result<Done, Failure> {
     let name = &wanted.registry;
     let unreadable = |error: io::Error| Failure::passing(format!("the registry '{name}' cannot be read: {error}"));
+    if let Some(once) = &wanted.once
+        && once.is_made(workspace).map_err(unreadable)?
+    {
+        return Ok(Done { added: 1, ..Done::default() });
+    }
     for _ in 0..MOST_TRIES {
         let Some((path, text)) = find(workspace, name).map_err(unreadable)? else {
             return Err(Failure::permanent(format!("the registry '{name}' does not exist in the workspace")));
@@ -89,7 +104,7 @@ fn change_file(workspace: &Dir, wanted: &Wanted) -> Result<Done, Failure> {
             return Ok(done);
         }
         let next = written(&path, &registry, rows)?;
-        let replaced = replace(workspace, &path, &text, &next)
+        let replaced = replace(workspace, &path, &text, &next, wanted.once.as_ref())
             .map_err(|error| Failure::passing(format!("the registry '{name}' cannot be written: {error}")))?;
         if replaced {
             return Ok(done);
@@ -218,14 +233,17 @@ fn written(path: &str, registry: &Registry, rows: Vec<Row>) -> Result<String, Fa
 }
 
 /// Puts `next` in the file's place unless it is no longer what was read; answers whether it did.
-fn replace(workspace: &Dir, path: &str, read: &str, next: &str) -> io::Result<bool> {
-    let staged = format!("registries/.nexaas-{}", std::process::id());
+fn replace(workspace: &Dir, path: &str, read: &str, next: &str, once: Option<&Once>) -> io::Result<bool> {
+    let staged = once.map_or_else(|| format!("registries/{STAGED}{}", std::process::id()), Once::staged);
     let permissions = workspace.metadata(path)?.permissions();
     let mut file = workspace.create(&staged)?;
     let outcome = (|| {
         file.write_all(next.as_bytes())?;
         file.set_permissions(permissions)?;
         file.sync_all()?;
+        if let Some(once) = once {
+            once.begin(workspace)?;
+        }
         if workspace.read_to_string(path)? != read {
             return Ok(false);
         }
@@ -234,7 +252,13 @@ fn replace(workspace: &Dir, path: &str, read: &str, next: &str) -> io::Result<bo
         Ok(true)
     })();
     if !matches!(outcome, Ok(true)) {
-        let _ = workspace.remove_file(&staged);
+        let undone = match once {
+            Some(once) => once.undo(workspace),
+            None => workspace.remove_file(&staged),
+        };
+        if let Err(error) = undone {
+            tracing::warn!(%error, staged, "a staged registry could not be removed");
+        }
     }
     outcome
 }
@@ -242,9 +266,11 @@ fn replace(workspace: &Dir, path: &str, read: &str, next: &str) -> io::Result<bo
 #[cfg(test)]
 mod tests {
     use super::super::config::Action;
+    use super::super::once::Notes;
     use super::super::template::Within;
     use super::super::{ActionType, Fails};
     use super::*;
+    use crate::queue::JobId;
     use proptest::prelude::*;
 
     const CLIENTS: &str = "# who pays\nname: Clients\nextra: {kept: true}\nfields:\n  - {name: id, type: number}\n  - {name: name}\n  - {name: since, type: date}\n  - {name: active, type: boolean}\n  - {name: site, type: url}\nentries:\n  - {id: 1, name: Ada, since: 2026-01-02}\n  - {id: 2, name: \"no\", active: true}\n";
@@ -264,7 +290,8 @@ mod tests {
             let action = Action::read(ActionType::RegistryUpdate, &config, Within::Nothing).unwrap();
             let Action::RegistryUpdate(update) = action else { panic!("another action") };
             let values = Values::new(json!({"payload": {"id": 2, "name": "Bea: #1", "n": "5"}}));
-            self.1.update(&update, &values).await.map(|text| serde_json::from_str(&text).unwrap())
+            let once = Notes::new(&self.0.path().join("nexaas.db")).of(JobId::generate(), "1");
+            self.1.update(&update, &values, once).await.map(|text| serde_json::from_str(&text).unwrap())
         }
 
         fn data(&self) -> Value {

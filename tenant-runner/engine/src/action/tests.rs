@@ -54,7 +54,7 @@ impl Bench {
 }
 
 #[derive(Debug)]
-struct Echo;
+pub(super) struct Echo;
 
 #[async_trait]
 impl AgentActions for Echo {
