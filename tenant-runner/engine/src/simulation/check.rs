@@ -2,11 +2,12 @@
 
 use super::model::{Model, NewRow, Standing};
 use super::picture::{EventRow, JobRow, KeyRow, Picture};
-use super::sim::Sim;
+use super::sim::{Sim, skipped};
 use super::steps::{Op, Spec, ended};
 use crate::error::Kind;
 use crate::queue::{JobState, Outcome};
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ended this often while a job ran gives the job up.
@@ -50,14 +51,11 @@ impl Sim {
             }
             Op::LateFinish(_) => return Err(Kind::Conflict),
             Op::Cancel(seq) => {
-                let Some(job) = model.jobs.get_mut(seq) else { return Err(Kind::NotFound) };
-                match job.state {
-                    JobState::Ready => {
-                        job.state = JobState::Cancelled;
-                        model.facts.push((*seq, "job.cancelled"));
-                    }
-                    JobState::Running => job.cancelling = true,
-                    JobState::Succeeded | JobState::Dead | JobState::Cancelled => return Err(Kind::Conflict),
+                if !model.jobs.contains_key(seq) {
+                    return Err(Kind::NotFound);
+                }
+                if !model.cancel(*seq) {
+                    return Err(Kind::Conflict);
                 }
             }
             Op::Retry(seq) => {
@@ -123,13 +121,18 @@ impl Sim {
                 if schedule.status == "expired" {
                     return Err(Kind::Conflict);
                 }
-                let new = NewRow::of_plan(&schedule.plan, None, now);
-                self.come(model, new, after, now);
+                if !self.fire(model, id, None, after, now) {
+                    return Err(Kind::Conflict);
+                }
                 return Ok(Answer::Job((*id).to_owned()));
             }
             Op::Tick => {
-                for new in model.tick(now) {
-                    self.come(model, new, after, now);
+                for (id, slot) in model.tick(now) {
+                    let came = self.fire(model, id, Some(slot), after, now);
+                    model.schedules.get_mut(id).unwrap().filled.insert(slot, came);
+                    if !came {
+                        model.skipped.push((id, Some(slot)));
+                    }
                 }
             }
             Op::EnqueueMany(_) | Op::Together(_) | Op::Room(_) | Op::Advance(_) | Op::Restart => {}
@@ -155,6 +158,25 @@ impl Sim {
         model.note(spec, now);
         self.come(model, NewRow::of_spec(spec, parent, now), after, now);
         spec.tag.clone()
+    }
+
+    /// A schedule is to have a job. False, if an earlier one lives and it leaves out what comes meanwhile.
+    fn fire(
+        &self,
+        model: &mut Model,
+        id: &'static str,
+        slot: Option<DateTime<Utc>>,
+        after: &Picture,
+        now: DateTime<Utc>,
+    ) -> bool {
+        let plan = model.schedules[id].plan.clone();
+        match plan.overlap {
+            "skip" if model.lives(id) => return false,
+            "cancel_previous" => model.cancel_all(id),
+            _ => {}
+        }
+        self.come(model, NewRow::of_plan(&plan, slot, now), after, now);
+        true
     }
 
     /// A job comes. Whether it was held at once is read from the disk; it must have been allowed.
@@ -300,8 +322,9 @@ impl Sim {
         });
         assert_eq!(events.collect::<BTreeMap<_, _>>(), after.events, "the schedules are not what they should be");
         let slots = model.schedules.iter();
-        let slots = slots.flat_map(|(id, s)| s.filled.iter().map(|at| ((*id).to_owned(), at.timestamp_micros())));
-        assert!(slots.eq(after.slots.keys().cloned()), "other slots are filled than should be");
+        let slots = slots.flat_map(|(id, s)| s.filled.iter().map(|(at, job)| (*id, at.timestamp_micros(), *job)));
+        let found = after.slots.iter().map(|((id, at), job)| (id.as_str(), *at, job.is_some()));
+        assert!(slots.eq(found), "other slots are seen to than should be, or with another outcome");
         let keys = model.keys.iter().filter(|(_, key)| (key.limit, key.rate) != (1, None));
         let keys = keys.map(|(name, key)| (name.clone(), KeyRow { limit: key.limit, rate: key.rate }));
         assert_eq!(keys.collect::<BTreeMap<_, _>>(), after.keys, "the keys' limits are not what was set");
@@ -313,11 +336,20 @@ impl Sim {
             }
         }
         let born = new.iter().flat_map(|seq| {
-            let started = after.jobs[seq].boot.map(|_| (*seq, "job.started"));
-            [(*seq, "job.queued")].into_iter().chain(started)
+            let row = &after.jobs[seq];
+            let started = row.boot.map(|_| "job.started");
+            let cancelled = (row.state == JobState::Cancelled).then_some("job.cancelled");
+            // What carries the name of a schedule came of it.
+            let fired = row.event.as_ref().filter(|id| **id == row.tag).map(|_| "event.fired");
+            let facts = ["job.queued"].into_iter().chain(started).chain(cancelled).chain(fired);
+            facts.map(|fact| (*seq, fact))
         });
         for (seq, fact) in model.facts.drain(..).chain(born) {
-            *self.owed.entry((after.jobs[&seq].id, fact)).or_default() += 1;
+            *self.owed.entry((after.jobs[&seq].id.to_string(), fact)).or_default() += 1;
+        }
+        for (id, slot) in model.skipped.drain(..) {
+            self.figures.left_out += 1;
+            *self.owed.entry((skipped(&json!(id), &json!(slot)), "event.skipped")).or_default() += 1;
         }
         model.new.clear();
         model.jobs = after.jobs.clone();
@@ -343,6 +375,7 @@ impl Sim {
             spread: 0,
             max_attempts: row.max_attempts,
             held,
+            cancelled: row.cancelling || row.state == JobState::Cancelled,
         }
     }
 

@@ -3,8 +3,9 @@
 use super::oracle::Rule;
 use super::picture::JobRow;
 use super::steps::{CatchUp, Plan, Spec, ended};
+use crate::queue::JobState;
 use chrono::{DateTime, Duration, Utc};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A slot this late was not missed.
 const PROMPT: Duration = Duration::seconds(60);
@@ -18,6 +19,8 @@ pub struct Model {
     /// Of the step in hand: the jobs that must have come, and what the bus must tell about those there were.
     pub new: Vec<NewRow>,
     pub facts: Vec<(i64, &'static str)>,
+    /// The occasions, slots most of them, that schedules leave out.
+    pub skipped: Vec<(&'static str, Option<DateTime<Utc>>)>,
 }
 
 /// A schedule.
@@ -26,8 +29,8 @@ pub struct Schedule {
     pub plan: Plan,
     pub status: &'static str,
     pub next: Option<DateTime<Utc>>,
-    /// Slots that have their job already.
-    pub filled: BTreeSet<DateTime<Utc>>,
+    /// Slots that were seen to, and whether a job came of each.
+    pub filled: BTreeMap<DateTime<Utc>, bool>,
 }
 
 /// A concurrency key.
@@ -67,6 +70,8 @@ pub struct NewRow {
     pub max_attempts: u32,
     /// It began at once.
     pub held: bool,
+    /// Another came after it in the same step: it is over, or is asked to stop.
+    pub cancelled: bool,
 }
 
 impl NewRow {
@@ -82,6 +87,7 @@ impl NewRow {
             spread: 0,
             max_attempts: spec.max_attempts,
             held: false,
+            cancelled: false,
         }
     }
 
@@ -97,6 +103,7 @@ impl NewRow {
             spread: slot.map_or(0, |_| plan.jitter_s * 1_000_000),
             max_attempts: plan.max_retries + 1,
             held: false,
+            cancelled: false,
         }
     }
 }
@@ -179,10 +186,10 @@ impl Model {
         self.schedules.insert(plan.id, schedule);
     }
 
-    /// A look at what is due: the jobs that come of it.
-    pub fn tick(&mut self, now: DateTime<Utc>) -> Vec<NewRow> {
-        let mut new = Vec::new();
-        for schedule in self.schedules.values_mut() {
+    /// A look at what is due: the slots of each schedule that are to be seen to.
+    pub fn tick(&mut self, now: DateTime<Utc>) -> Vec<(&'static str, DateTime<Utc>)> {
+        let mut slots = Vec::new();
+        for (id, schedule) in &mut self.schedules {
             let open = matches!(schedule.status, "active" | "paused");
             if open && schedule.plan.expires.is_some_and(|at| at <= now) {
                 (schedule.status, schedule.next) = ("expired", None);
@@ -195,8 +202,8 @@ impl Model {
             };
             for slot in &due[due.len().saturating_sub(most)..] {
                 let missed = schedule.plan.catch_up == CatchUp::Skip && now - *slot > PROMPT;
-                if !missed && schedule.filled.insert(*slot) {
-                    new.push(NewRow::of_plan(&schedule.plan, Some(*slot), now));
+                if !missed && !schedule.filled.contains_key(slot) {
+                    slots.push((*id, *slot));
                 }
             }
             if matches!(schedule.plan.rule, Rule::Once { .. }) {
@@ -205,7 +212,38 @@ impl Model {
                 schedule.next = schedule.plan.rule.after(now, next);
             }
         }
-        new
+        slots
+    }
+
+    /// Whether a job of the schedule is not over.
+    pub fn lives(&self, id: &str) -> bool {
+        let of = |event: &Option<String>| event.as_deref() == Some(id);
+        self.new.iter().any(|new| of(&new.event) && (new.held || !new.cancelled))
+            || self.jobs.values().any(|job| of(&job.event) && !ended(job.state))
+    }
+
+    /// Ends a job that waits, and asks one that runs to stop. False, if it is over.
+    pub fn cancel(&mut self, seq: i64) -> bool {
+        let Some(job) = self.jobs.get_mut(&seq) else { return false };
+        match job.state {
+            JobState::Ready => {
+                job.state = JobState::Cancelled;
+                self.facts.push((seq, "job.cancelled"));
+            }
+            JobState::Running => job.cancelling = true,
+            JobState::Succeeded | JobState::Dead | JobState::Cancelled => return false,
+        }
+        true
+    }
+
+    /// The same for whatever lives of a schedule.
+    pub fn cancel_all(&mut self, id: &str) {
+        let of = |event: &Option<String>| event.as_deref() == Some(id);
+        let jobs: Vec<i64> = self.jobs.iter().filter(|(_, job)| of(&job.event)).map(|(seq, _)| *seq).collect();
+        for seq in jobs {
+            self.cancel(seq);
+        }
+        self.new.iter_mut().filter(|new| of(&new.event)).for_each(|new| new.cancelled = true);
     }
 }
 

@@ -52,8 +52,8 @@ pub struct Picture {
     pub events: BTreeMap<String, EventRow>,
     /// Keys that differ from the usual.
     pub keys: BTreeMap<String, KeyRow>,
-    /// The slots that were filled, and the job of each.
-    pub slots: BTreeMap<(String, i64), Uuid>,
+    /// The slots that were seen to, and the job of each, if one came of it.
+    pub slots: BTreeMap<(String, i64), Option<Uuid>>,
 }
 
 impl Picture {
@@ -148,9 +148,12 @@ impl Camera {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    fn slots(&self) -> BTreeMap<(String, i64), Uuid> {
+    fn slots(&self) -> BTreeMap<(String, i64), Option<Uuid>> {
         let mut statement = self.0.prepare_cached("SELECT event_id, slot, job_id FROM slots").unwrap();
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), Uuid::from_bytes(row.get(2)?))));
+        let rows = statement.query_map([], |row| {
+            let job = row.get::<_, Option<[u8; 16]>>(2)?.map(Uuid::from_bytes);
+            Ok(((row.get(0)?, row.get(1)?), job))
+        });
         rows.unwrap().map(Result::unwrap).collect()
     }
 }

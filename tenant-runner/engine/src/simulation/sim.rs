@@ -14,21 +14,32 @@ use crate::store::Point;
 use crate::testing::utc;
 use chrono::Duration;
 use futures::future::LocalBoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// Enough for any backlog: what is not through by then is stuck.
 const ROUNDS: usize = 400;
 /// The facts about jobs that are counted.
-const FACTS: &[&str] =
-    &["job.queued", "job.started", "job.succeeded", "job.failed", "job.dead", "job.cancelled", "job.retried"];
+const FACTS: &[&str] = &[
+    "job.queued",
+    "job.started",
+    "job.succeeded",
+    "job.failed",
+    "job.dead",
+    "job.cancelled",
+    "job.retried",
+    "event.fired",
+    "event.skipped",
+];
 
 #[derive(Debug, Default, Clone)]
 pub struct Figures {
     pub steps: u64,
     pub claims: u64,
     pub slots: u64,
+    /// Slots that were left out, because an earlier job was not over.
+    pub left_out: u64,
     /// Crashes by kind of write and point.
     pub crashes: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -38,6 +49,7 @@ impl Figures {
         self.steps += other.steps;
         self.claims += other.claims;
         self.slots += other.slots;
+        self.left_out += other.left_out;
         for (at, count) in &other.crashes {
             *self.crashes.entry(*at).or_default() += count;
         }
@@ -72,8 +84,8 @@ pub struct Sim {
     pub(super) tags: u64,
     /// Every job that was ever asked for, by its tag.
     pub(super) specs: BTreeMap<String, Spec>,
-    /// Facts about jobs that the bus must tell, by job.
-    pub(super) owed: BTreeMap<(Uuid, &'static str), i64>,
+    /// Facts that the bus must tell, by job, or by schedule and slot that was left out.
+    pub(super) owed: BTreeMap<(String, &'static str), i64>,
     /// How many jobs each slot of each schedule must have, over the whole run.
     pub(super) slots: BTreeMap<(String, i64), u64>,
     /// Every event that the listener heard.
@@ -383,9 +395,12 @@ impl Sim {
     async fn check_facts(&mut self) {
         let last = self.world.last_seq();
         for event in self.world.listen(last).await {
-            let job = event.data["job_id"].as_str().and_then(|id| Uuid::parse_str(id).ok());
             if let Some(kind) = FACTS.iter().find(|kind| **kind == event.kind) {
-                *self.owed.entry((job.unwrap(), *kind)).or_default() -= 1;
+                let of = match event.data["job_id"].as_str() {
+                    Some(job) => job.to_owned(),
+                    None => skipped(&event.data["id"], &event.data["slot"]),
+                };
+                *self.owed.entry((of, *kind)).or_default() -= 1;
             }
             self.told.push((event.seq, event.kind));
         }
@@ -447,6 +462,11 @@ impl Sim {
         let again: Vec<_> = self.world.listen(last).await.into_iter().map(|event| (event.seq, event.kind)).collect();
         assert_eq!(again, self.told, "a late subscriber is told something else");
     }
+}
+
+/// How a slot that was left out is named among the facts that are owed.
+pub(super) fn skipped(id: &Value, slot: &Value) -> String {
+    format!("{id} {slot}")
 }
 
 fn running(picture: &Picture) -> usize {

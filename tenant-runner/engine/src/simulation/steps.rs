@@ -120,7 +120,7 @@ pub enum CatchUp {
 impl Plan {
     /// The concurrency key of its jobs: those that must not run side by side have one of their own.
     pub fn key(&self) -> Option<String> {
-        let own = (self.overlap == "queue").then(|| format!("event:{}", self.id));
+        let own = matches!(self.overlap, "queue" | "cancel_previous").then(|| format!("event:{}", self.id));
         self.key.map(str::to_owned).or(own)
     }
 
@@ -380,7 +380,7 @@ impl Sim {
             key: rng.chance(1, 3).then(|| *rng.pick(KEYS)),
             max_retries: rng.range(0, 3) as u32,
             jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
-            overlap: if rng.chance(1, 3) { "queue" } else { "allow" },
+            overlap: *rng.pick(&["allow", "allow", "queue", "skip", "cancel_previous"]),
             expires: rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000))),
         }
     }
