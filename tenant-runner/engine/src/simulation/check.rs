@@ -1,6 +1,7 @@
 //! What each step may change, and nothing else may: the model's word, and how it is held against what is on disk.
 
-use super::model::{Model, NewRow, Standing};
+use super::firing::Occasion;
+use super::model::{Model, NewRow, Schedule, Standing};
 use super::picture::{EventRow, JobRow, KeyRow, Picture};
 use super::sim::{Sim, skipped};
 use super::steps::{Op, Spec, ended};
@@ -121,20 +122,13 @@ impl Sim {
                 if schedule.status == "expired" {
                     return Err(Kind::Conflict);
                 }
-                if !self.fire(model, id, None, after, now) {
+                if !self.fire(model, id, Occasion::default(), after, now) {
                     return Err(Kind::Conflict);
                 }
                 return Ok(Answer::Job((*id).to_owned()));
             }
-            Op::Tick => {
-                for (id, slot) in model.tick(now) {
-                    let came = self.fire(model, id, Some(slot), after, now);
-                    model.schedules.get_mut(id).unwrap().filled.insert(slot, came);
-                    if !came {
-                        model.skipped.push((id, Some(slot)));
-                    }
-                }
-            }
+            Op::Tick => self.tick(model, after, now),
+            Op::Follow => self.follow(model, self.until, after, now),
             Op::EnqueueMany(_) | Op::Together(_) | Op::Room(_) | Op::Advance(_) | Op::Restart => {}
         }
         Ok(Answer::Done)
@@ -160,29 +154,11 @@ impl Sim {
         spec.tag.clone()
     }
 
-    /// A schedule is to have a job. False, if an earlier one lives and it leaves out what comes meanwhile.
-    fn fire(
-        &self,
-        model: &mut Model,
-        id: &'static str,
-        slot: Option<DateTime<Utc>>,
-        after: &Picture,
-        now: DateTime<Utc>,
-    ) -> bool {
-        let plan = model.schedules[id].plan.clone();
-        match plan.overlap {
-            "skip" if model.lives(id) => return false,
-            "cancel_previous" => model.cancel_all(id),
-            _ => {}
-        }
-        self.come(model, NewRow::of_plan(&plan, slot, now), after, now);
-        true
-    }
-
     /// A job comes. Whether it was held at once is read from the disk; it must have been allowed.
-    fn come(&self, model: &mut Model, mut new: NewRow, after: &Picture, now: DateTime<Utc>) {
+    pub(super) fn come(&self, model: &mut Model, mut new: NewRow, after: &Picture, now: DateTime<Utc>) {
         let born = |seq: &i64| !self.before.jobs.contains_key(seq);
-        let found = after.jobs.iter().find(|(seq, row)| born(seq) && row.tag == new.tag && row.slot == new.slot);
+        let same = |row: &JobRow| row.tag == new.tag && row.slot == new.slot && after.fact(row.id) == new.fact;
+        let found = after.jobs.iter().find(|(seq, row)| born(seq) && same(row));
         new.held = found.is_some_and(|(_, row)| row.boot.is_some());
         // When a job that is spread is due is read from the disk, too.
         if let Some((seq, row)) = found.filter(|_| new.spread > 0) {
@@ -312,7 +288,7 @@ impl Sim {
         let last = self.before.jobs.keys().next_back().copied().unwrap_or(0);
         let new: Vec<i64> = after.jobs.keys().filter(|seq| !model.jobs.contains_key(seq)).copied().collect();
         assert!(new.iter().all(|seq| *seq > last), "a sequence number was given again");
-        let mut came: Vec<_> = new.iter().map(|seq| self.new_row(&after.jobs[seq])).collect();
+        let mut came: Vec<_> = new.iter().map(|seq| self.new_row(&after.jobs[seq], &after)).collect();
         came.sort();
         model.new.sort();
         assert_eq!(model.new, came, "the jobs that came are not those that were due");
@@ -325,6 +301,15 @@ impl Sim {
         let slots = slots.flat_map(|(id, s)| s.filled.iter().map(|(at, job)| (*id, at.timestamp_micros(), *job)));
         let found = after.slots.iter().map(|((id, at), job)| (id.as_str(), *at, job.is_some()));
         assert!(slots.eq(found), "other slots are seen to than should be, or with another outcome");
+        let answers = model.answers.iter().map(|((seq, id), job)| (*seq, *id, *job));
+        let found = after.answers.iter().map(|((seq, id), job)| (*seq, id.as_str(), job.is_some()));
+        assert!(answers.eq(found), "other facts are answered than should be, or otherwise");
+        for (id, schedule) in &mut model.schedules {
+            let waited = self.model.schedules.get(id).and_then(Schedule::wanted);
+            if schedule.wanted() != waited {
+                schedule.watch_from = after.told;
+            }
+        }
         let keys = model.keys.iter().filter(|(_, key)| (key.limit, key.rate) != (1, None));
         let keys = keys.map(|(name, key)| (name.clone(), KeyRow { limit: key.limit, rate: key.rate }));
         assert_eq!(keys.collect::<BTreeMap<_, _>>(), after.keys, "the keys' limits are not what was set");
@@ -359,7 +344,7 @@ impl Sim {
         new
     }
 
-    fn new_row(&self, row: &JobRow) -> NewRow {
+    fn new_row(&self, row: &JobRow, after: &Picture) -> NewRow {
         let held = row.boot.is_some();
         let boot = held.then(|| self.world.boot());
         assert_eq!((row.attempt, row.fence, row.boot), (u32::from(held), i64::from(held), boot));
@@ -368,6 +353,7 @@ impl Sim {
             tag: row.tag.clone(),
             event: row.event.clone(),
             slot: row.slot,
+            fact: after.fact(row.id),
             depth: row.depth,
             priority: row.priority,
             key: row.key.clone(),

@@ -6,6 +6,7 @@
 
 mod check;
 mod faults;
+mod firing;
 mod model;
 mod oracle;
 mod picture;
@@ -58,7 +59,10 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens_in_whatever_order() {
     });
     let crashes: u64 = total.crashes.values().sum();
     println!("seeds: {seeds} steps: {} crashes: {crashes}", total.steps);
-    println!("claims: {} slots: {} left out: {}", total.claims, total.slots, total.left_out);
+    println!(
+        "claims: {} slots: {} left out: {} facts answered: {}",
+        total.claims, total.slots, total.left_out, total.answers
+    );
     println!("crashed at: {:?}", total.crashes);
     if seeds >= SEEDS {
         // Every kind of write was ended at its commit, before it and after it.

@@ -1,5 +1,6 @@
 //! What the engine must remember, as plainly as it can be said.
 
+use super::firing::Occasion;
 use super::oracle::Rule;
 use super::picture::JobRow;
 use super::steps::{CatchUp, Plan, Spec, ended};
@@ -16,6 +17,10 @@ pub struct Model {
     pub schedules: BTreeMap<&'static str, Schedule>,
     pub keys: BTreeMap<String, Key>,
     pub uniques: BTreeMap<&'static str, Standing>,
+    /// Facts on the bus that were answered, and whether a job came of each.
+    pub answers: BTreeMap<(u64, &'static str), bool>,
+    /// Facts up to this one were looked at.
+    pub looked: u64,
     /// Of the step in hand: the jobs that must have come, and what the bus must tell about those there were.
     pub new: Vec<NewRow>,
     pub facts: Vec<(i64, &'static str)>,
@@ -31,6 +36,8 @@ pub struct Schedule {
     pub next: Option<DateTime<Utc>>,
     /// Slots that were seen to, and whether a job came of each.
     pub filled: BTreeMap<DateTime<Utc>, bool>,
+    /// Of one that waits for facts: it does so since this one was told.
+    pub watch_from: u64,
 }
 
 /// A concurrency key.
@@ -61,6 +68,8 @@ pub struct NewRow {
     pub tag: String,
     pub event: Option<String>,
     pub slot: Option<i64>,
+    /// What it answers on the bus.
+    pub fact: Option<u64>,
     pub depth: u32,
     pub priority: i32,
     pub key: Option<String>,
@@ -80,6 +89,7 @@ impl NewRow {
             tag: spec.tag.clone(),
             event: parent.and_then(|parent| parent.event.clone()),
             slot: None,
+            fact: None,
             depth: parent.map_or(0, |parent| parent.depth + 1),
             priority: spec.priority,
             key: spec.key.map(str::to_owned),
@@ -91,12 +101,14 @@ impl NewRow {
         }
     }
 
-    pub fn of_plan(plan: &Plan, slot: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Self {
+    pub fn of_plan(plan: &Plan, occasion: Occasion, now: DateTime<Utc>) -> Self {
+        let Occasion { slot, fact, depth } = occasion;
         Self {
             tag: plan.id.to_owned(),
             event: Some(plan.id.to_owned()),
             slot: slot.map(|slot| slot.timestamp_micros()),
-            depth: 0,
+            fact,
+            depth,
             priority: plan.priority,
             key: plan.key(),
             run_at: slot.filter(|_| plan.jitter_s > 0).unwrap_or(now).timestamp_micros(),
@@ -180,6 +192,7 @@ impl Model {
             plan: plan.clone(),
             status: "",
             next: before.as_ref().filter(|_| same).and_then(|b| b.next),
+            watch_from: before.as_ref().map_or(0, |b| b.watch_from),
             filled: before.map(|b| b.filled).unwrap_or_default(),
         };
         schedule.set_status(status, now);

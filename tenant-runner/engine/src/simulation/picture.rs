@@ -54,9 +54,20 @@ pub struct Picture {
     pub keys: BTreeMap<String, KeyRow>,
     /// The slots that were seen to, and the job of each, if one came of it.
     pub slots: BTreeMap<(String, i64), Option<Uuid>>,
+    /// The facts that were answered, and the job of each, if one came of it.
+    pub answers: BTreeMap<(u64, String), Option<Uuid>>,
+    /// Up to which fact all were looked at.
+    pub place: u64,
+    /// The last fact that was told.
+    pub told: u64,
 }
 
 impl Picture {
+    /// The fact that a job answers.
+    pub fn fact(&self, id: Uuid) -> Option<u64> {
+        self.answers.iter().find(|(_, job)| **job == Some(id)).map(|((seq, _), _)| *seq)
+    }
+
     /// The sequence number of a job.
     pub fn seq(&self, id: Uuid) -> i64 {
         self.jobs.iter().find(|(_, job)| job.id == id).map(|(seq, _)| *seq).unwrap()
@@ -82,6 +93,9 @@ impl Camera {
             events: self.events(),
             keys: self.keys(),
             slots: self.slots(),
+            answers: self.answers(),
+            place: self.0.query_row("SELECT seq FROM event_cursor", [], |row| row.get(0)).unwrap(),
+            told: self.last_seq(),
         };
         self.0.execute_batch("COMMIT").unwrap();
         picture
@@ -144,6 +158,15 @@ impl Camera {
         let rows = statement.query_map([], |row| {
             let rate = row.get::<_, Option<usize>>(2)?.zip(row.get::<_, Option<i64>>(3)?);
             Ok((row.get(0)?, KeyRow { limit: row.get(1)?, rate }))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn answers(&self) -> BTreeMap<(u64, String), Option<Uuid>> {
+        let mut statement = self.0.prepare_cached("SELECT seq, event_id, job_id FROM event_facts").unwrap();
+        let rows = statement.query_map([], |row| {
+            let job = row.get::<_, Option<[u8; 16]>>(2)?.map(Uuid::from_bytes);
+            Ok(((row.get(0)?, row.get(1)?), job))
         });
         rows.unwrap().map(Result::unwrap).collect()
     }

@@ -1,5 +1,6 @@
 //! What may happen, and how likely it is.
 
+use super::firing::Wanted;
 use super::oracle::Rule;
 use super::rng::Rng;
 use super::sim::Sim;
@@ -31,7 +32,14 @@ pub const CHANGES: &[&str] = &[
 ];
 
 pub const KEYS: &[&str] = &["k0", "k1", "k2"];
-const SCHEDULES: &[&str] = &["s0", "s1", "s2", "s3", "s4"];
+/// The last ones wait for facts on the bus, most of the time.
+const SCHEDULES: &[&str] = &["s0", "s1", "s2", "s3", "w0", "w1"];
+
+const OVERLAPS: &[&str] = &["allow", "allow", "queue", "skip", "cancel_previous"];
+
+/// What schedules wait for on the bus.
+const WANTED: &[&[&str]] =
+    &[&["job.failed"], &["job.dead", "job.cancelled"], &["job.succeeded"], &["job.*"], &["event.fired"], &["event.*"]];
 
 const UNIQUES: &[&str] = &["u0", "u1"];
 
@@ -127,7 +135,7 @@ impl Plan {
     /// Its condition, as it is sent.
     pub fn condition(&self) -> (&'static str, Value) {
         let (condition, mut expression) = self.rule.condition();
-        if condition != "webhook" {
+        if !matches!(condition, "webhook" | "bus") {
             expression["catch_up"] = match self.catch_up {
                 CatchUp::Skip => json!("skip"),
                 CatchUp::Latest => json!("latest"),
@@ -183,6 +191,8 @@ pub enum Op {
     Delete(&'static str),
     Trigger(&'static str),
     Tick,
+    /// Those that wait for facts look at what was told.
+    Follow,
     Advance(Duration),
     Restart,
 }
@@ -211,6 +221,7 @@ pub const WRITES: &[&str] = &[
     "delete",
     "trigger",
     "tick",
+    "follow",
 ];
 
 impl Op {
@@ -242,6 +253,7 @@ impl Op {
             Self::Delete(_) => "delete",
             Self::Trigger(_) => "trigger",
             Self::Tick => "tick",
+            Self::Follow => "follow",
             Self::Advance(_) => "advance",
             Self::Restart => "start",
         }
@@ -279,7 +291,8 @@ impl Sim {
                 68 => Op::Delete(id),
                 69 => Op::Trigger(id),
                 70..81 => Op::Tick,
-                81..98 => Op::Advance(self.leap()),
+                81..92 => Op::Advance(self.leap()),
+                92..98 => Op::Follow,
                 98 => Op::Restart,
                 _ => continue,
             };
@@ -362,15 +375,18 @@ impl Sim {
         let whole_hours = if zone == Tz::Australia__Lord_Howe { Tz::Europe__Berlin } else { zone };
         // The small hours, where clocks are changed, more often than others.
         let hour = if rng.chance(2, 3) { rng.range(0, 4) } else { rng.range(0, 24) } as u32;
-        let rule = match rng.below(10) {
+        let rule = match rng.below(11) {
+            _ if id.starts_with('w') && rng.chance(3, 4) => Rule::Fact(wanted(rng)),
             0..3 => Rule::Daily { hour, minute: *rng.pick(&[0, 15, 30, 59]), zone },
             3 => Rule::Hourly { minute: rng.range(0, 60) as u32, zone: whole_hours },
             4..6 => Rule::Quarters { minutes: *rng.pick(&[15, 30]), zone },
             6 => Rule::Weekly { day: rng.range(0, 7) as u32, hour, zone },
             7 => Rule::Every { seconds: *rng.pick(&[60, 600, 5000, 86_400]) },
             8 => Rule::Once { at: now + Duration::seconds(rng.range(-3600, 90_000)) },
+            9 => Rule::Fact(wanted(rng)),
             _ => Rule::Asked,
         };
+        let overlap = *rng.pick(OVERLAPS);
         Plan {
             id,
             rule,
@@ -380,7 +396,7 @@ impl Sim {
             key: rng.chance(1, 3).then(|| *rng.pick(KEYS)),
             max_retries: rng.range(0, 3) as u32,
             jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
-            overlap: *rng.pick(&["allow", "allow", "queue", "skip", "cancel_previous"]),
+            overlap,
             expires: rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000))),
         }
     }
@@ -401,6 +417,18 @@ impl Sim {
             _ => -Duration::seconds(self.rng.range(1, 12_000)),
         }
     }
+}
+
+fn wanted(rng: &mut Rng) -> Wanted {
+    let some = |rng: &mut Rng| json!(rng.pick(SCHEDULES));
+    let member = match rng.below(5) {
+        0 => Some(("event_id", vec![some(rng)])),
+        1 => Some(("event_id", vec![some(rng), some(rng)])),
+        2 => Some(("attempt", vec![json!(rng.range(1, 3))])),
+        _ => None,
+    };
+    let kinds = *rng.pick(WANTED);
+    Wanted { kinds, member }
 }
 
 fn outcome(rng: &mut Rng) -> Outcome {
