@@ -66,7 +66,8 @@ impl Schedule {
             let waits = matches!(origin.plan.rule, Rule::Fact(_));
             origin.plan.id != self.plan.id && (!waits || wanted.names(origin.plan.id))
         });
-        others && wanted.fits(fact) && self.watch_from < fact.seq && !self.is_past(now)
+        let begun = self.plan.starts.is_none_or(|at| at <= now);
+        others && wanted.fits(fact) && self.watch_from < fact.seq && begun && !self.is_past(now)
     }
 }
 

@@ -186,7 +186,8 @@ impl Model {
     /// A schedule that is sent: what stays the same keeps its place in time.
     pub fn put(&mut self, plan: &Plan, now: DateTime<Utc>) {
         let before = self.schedules.remove(plan.id);
-        let same = before.as_ref().is_some_and(|b| b.plan.condition() == plan.condition());
+        let same =
+            before.as_ref().is_some_and(|b| (b.plan.condition(), b.plan.starts) == (plan.condition(), plan.starts));
         let status = plan.status.unwrap_or_else(|| before.as_ref().filter(|_| same).map_or("active", |b| b.status));
         let mut schedule = Schedule {
             plan: plan.clone(),
@@ -264,7 +265,7 @@ impl Schedule {
     pub fn set_status(&mut self, status: &'static str, now: DateTime<Utc>) {
         self.status = status;
         self.next = match status {
-            "active" => self.next.or_else(|| self.plan.rule.first(now)),
+            "active" => self.next.or_else(|| self.plan.rule.first(now, self.plan.starts)),
             _ => None,
         };
     }

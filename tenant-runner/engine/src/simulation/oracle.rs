@@ -58,11 +58,13 @@ impl Rule {
         }
     }
 
-    /// The first slot of a schedule that begins at `now`.
-    pub fn first(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// The first slot of a schedule that is planned at `now` and has none before `start`, which may be one itself.
+    pub fn first(&self, now: DateTime<Utc>, start: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        let anchor = start.unwrap_or(now);
         match self {
             Self::Once { at } => Some(*at),
-            _ => self.after(now, now),
+            Self::Every { .. } if anchor > now => Some(anchor),
+            _ => self.after(now.max(anchor - Duration::microseconds(1)), anchor),
         }
     }
 

@@ -115,6 +115,7 @@ pub struct Plan {
     /// Its jobs are spread over so many seconds.
     pub jitter_s: i64,
     pub overlap: &'static str,
+    pub starts: Option<DateTime<Utc>>,
     pub expires: Option<DateTime<Utc>>,
 }
 
@@ -151,7 +152,7 @@ impl Plan {
             "id": self.id, "type": "simulated", "condition_type": condition, "condition_expr": expression,
             "action_type": "script", "action_config": {"command": "true"}, "status": self.status, "priority": self.priority,
             "concurrency_key": self.key, "max_retries": self.max_retries, "retry_backoff_minutes": 0, "jitter_s": self.jitter_s, "overlap": self.overlap,
-            "expires_at": self.expires, "description": self.id,
+            "starts_at": self.starts, "expires_at": self.expires, "description": self.id,
         })
     }
 }
@@ -387,6 +388,11 @@ impl Sim {
             _ => Rule::Asked,
         };
         let overlap = *rng.pick(OVERLAPS);
+        // It must begin before it ends, and before its one moment.
+        let expires = rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000)));
+        let once = if let Rule::Once { at } = &rule { Some(*at) } else { None };
+        let starts = rng.chance(1, 4).then(|| now + Duration::seconds(rng.range(-20_000, 60_000)));
+        let starts = starts.filter(|at| expires.is_none_or(|end| *at < end) && once.is_none_or(|once| *at <= once));
         Plan {
             id,
             rule,
@@ -397,7 +403,8 @@ impl Sim {
             max_retries: rng.range(0, 3) as u32,
             jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
             overlap,
-            expires: rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000))),
+            starts,
+            expires,
         }
     }
 
