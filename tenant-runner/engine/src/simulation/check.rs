@@ -50,7 +50,8 @@ impl Sim {
                 let seq = self.before.seq(self.held[*which].id.uuid());
                 self.finish(model, seq, outcome, after, now);
             }
-            Op::LateFinish(_) => return Err(Kind::Conflict),
+            Op::Step(which, result) => model.step(self.before.seq(self.held[*which].id.uuid()), result),
+            Op::LateFinish(_) | Op::LateStep(_) => return Err(Kind::Conflict),
             Op::Cancel(seq) => {
                 if !model.jobs.contains_key(seq) {
                     return Err(Kind::NotFound);
@@ -310,6 +311,7 @@ impl Sim {
                 schedule.watch_from = after.told;
             }
         }
+        assert_eq!(model.steps, after.steps, "other steps are done than should be");
         let keys = model.keys.iter().filter(|(_, key)| (key.limit, key.rate) != (1, None));
         let keys = keys.map(|(name, key)| (name.clone(), KeyRow { limit: key.limit, rate: key.rate }));
         assert_eq!(keys.collect::<BTreeMap<_, _>>(), after.keys, "the keys' limits are not what was set");

@@ -17,6 +17,8 @@ pub struct Model {
     pub schedules: BTreeMap<&'static str, Schedule>,
     pub keys: BTreeMap<String, Key>,
     pub uniques: BTreeMap<&'static str, Standing>,
+    /// The results of steps that are done, by the job's number and their own.
+    pub steps: BTreeMap<(i64, u32), String>,
     /// Facts on the bus that were answered, and whether a job came of each.
     pub answers: BTreeMap<(u64, &'static str), bool>,
     /// Facts up to this one were looked at.
@@ -227,6 +229,12 @@ impl Model {
             }
         }
         slots
+    }
+
+    /// Whoever runs the job goes on after the last step that is done.
+    pub fn step(&mut self, seq: i64, result: &str) {
+        let done = self.steps.range((seq, 0)..=(seq, u32::MAX)).count() as u32;
+        self.steps.insert((seq, done), result.to_owned());
     }
 
     /// Whether a job of the schedule is not over.

@@ -56,6 +56,8 @@ pub struct Picture {
     pub slots: BTreeMap<(String, i64), Option<Uuid>>,
     /// The facts that were answered, and the job of each, if one came of it.
     pub answers: BTreeMap<(u64, String), Option<Uuid>>,
+    /// What steps of jobs have finished: their results, by the job's number and their own.
+    pub steps: BTreeMap<(i64, u32), String>,
     /// Up to which fact all were looked at.
     pub place: u64,
     /// The last fact that was told.
@@ -94,6 +96,7 @@ impl Camera {
             keys: self.keys(),
             slots: self.slots(),
             answers: self.answers(),
+            steps: self.steps(),
             place: self.0.query_row("SELECT seq FROM event_cursor", [], |row| row.get(0)).unwrap(),
             told: self.last_seq(),
         };
@@ -159,6 +162,12 @@ impl Camera {
             let rate = row.get::<_, Option<usize>>(2)?.zip(row.get::<_, Option<i64>>(3)?);
             Ok((row.get(0)?, KeyRow { limit: row.get(1)?, rate }))
         });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn steps(&self) -> BTreeMap<(i64, u32), String> {
+        let mut statement = self.0.prepare_cached("SELECT job_seq, number, result FROM job_steps").unwrap();
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)));
         rows.unwrap().map(Result::unwrap).collect()
     }
 

@@ -284,6 +284,12 @@ impl Sim {
             Op::RetryDead => return Ok(Reply::Retried(queue.retry_dead(1000).await?)),
             Op::Feed => drop(queue.feed().await?),
             Op::Finish(which, outcome) => queue.finish(&self.held[*which], outcome.clone()).await?,
+            Op::Step(which, result) => {
+                let job = &self.held[*which];
+                let done = queue.steps(job.id).await?.len() as u32;
+                queue.save_step(job, done, "step", result).await?;
+            }
+            Op::LateStep(which) => queue.save_step(&self.stale[*which], 0, "step", "late").await?,
             Op::LateFinish(which) => queue.finish(&self.stale[*which], Outcome::Succeeded("late".into())).await?,
             Op::Cancel(seq) => queue.cancel(id_of(seq)).await?,
             Op::Retry(seq) => queue.retry(id_of(seq)).await?,

@@ -170,8 +170,11 @@ pub enum Op {
     Feed,
     /// By position among the leases that are held.
     Finish(usize, Outcome),
+    /// By position among the leases that are held: another step of the job is done, with this result.
+    Step(usize, String),
     /// By position among the leases that are over.
     LateFinish(usize),
+    LateStep(usize),
     /// By sequence number.
     Cancel(i64),
     /// By sequence number.
@@ -209,6 +212,8 @@ pub const WRITES: &[&str] = &[
     "finish: success",
     "finish: failure",
     "finish: cancelled",
+    "step",
+    "late step",
     "late finish",
     "cancel",
     "retry",
@@ -239,6 +244,8 @@ impl Op {
             Self::Finish(_, Outcome::Failed { .. }) => "finish: failure",
             Self::Finish(_, Outcome::Cancelled) => "finish: cancelled",
             Self::LateFinish(_) => "late finish",
+            Self::Step(..) => "step",
+            Self::LateStep(_) => "late step",
             Self::Cancel(_) => "cancel",
             Self::Retry(_) => "retry",
             Self::RetryDead => "retry dead",
@@ -275,6 +282,11 @@ impl Sim {
                 28 => Op::Room(self.rng.range(1, 3)),
                 29..31 => Op::Feed,
                 31..46 if !self.held.is_empty() => Op::Finish(self.rng.below(self.held.len()), outcome(&mut self.rng)),
+                90..92 if !self.held.is_empty() => {
+                    self.tags += 1;
+                    Op::Step(self.rng.below(self.held.len()), format!("r{}", self.tags))
+                }
+                46 if !self.stale.is_empty() && self.rng.chance(1, 2) => Op::LateStep(self.rng.below(self.stale.len())),
                 46..49 if !self.stale.is_empty() => Op::LateFinish(self.rng.below(self.stale.len())),
                 49..52 if !live.is_empty() => Op::Cancel(*self.rng.pick(&live)),
                 52 => Op::Cancel(self.any_job()),
