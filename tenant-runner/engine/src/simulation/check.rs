@@ -8,7 +8,7 @@ use super::steps::{Op, Spec, ended};
 use crate::error::Kind;
 use crate::queue::{JobState, Outcome};
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ended this often while a job ran gives the job up.
@@ -246,6 +246,9 @@ impl Sim {
             self.died(model, &job, after, now);
         }
         if state == JobState::Succeeded {
+            if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id)) {
+                schedule.failures = 0;
+            }
             for spec in spec.map(|spec| spec.then).unwrap_or_default() {
                 self.enqueue(model, &spec, Some(&job), after, now);
             }
@@ -295,7 +298,7 @@ impl Sim {
         assert_eq!(model.new, came, "the jobs that came are not those that were due");
         let events = model.schedules.iter().map(|(id, schedule)| {
             let next = schedule.next.map(|at| at.timestamp_micros());
-            ((*id).to_owned(), EventRow { status: schedule.status.to_owned(), next })
+            ((*id).to_owned(), EventRow { status: schedule.status.to_owned(), next, failures: schedule.failures })
         });
         assert_eq!(events.collect::<BTreeMap<_, _>>(), after.events, "the schedules are not what they should be");
         let slots = model.schedules.iter();
@@ -333,6 +336,10 @@ impl Sim {
         });
         for (seq, fact) in model.facts.drain(..).chain(born) {
             *self.owed.entry((after.jobs[&seq].id.to_string(), fact)).or_default() += 1;
+        }
+        for id in model.paused.drain(..) {
+            self.figures.paused += 1;
+            *self.owed.entry((skipped(&json!(id), &Value::Null), "event.paused")).or_default() += 1;
         }
         for (id, slot) in model.skipped.drain(..) {
             self.figures.left_out += 1;
@@ -440,10 +447,17 @@ impl Sim {
 
     /// What the end of a dead job means for its schedule and for those that follow it.
     fn died(&mut self, model: &mut Model, job: &JobRow, after: &Picture, now: DateTime<Utc>) {
-        if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id))
-            && schedule.status == "completed"
-        {
-            schedule.status = "failed";
+        if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id)) {
+            schedule.failures += 1;
+            let most = schedule.plan.pause_after.unwrap_or(u32::MAX);
+            match schedule.status {
+                "completed" => schedule.status = "failed",
+                "active" if schedule.failures >= most => {
+                    schedule.set_status("paused", now);
+                    model.paused.push(schedule.plan.id);
+                }
+                _ => {}
+            }
         }
         for spec in self.specs.get(&job.tag).map(|spec| spec.on_failure.clone()).unwrap_or_default() {
             self.enqueue(model, &spec, Some(job), after, now);

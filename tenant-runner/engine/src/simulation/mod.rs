@@ -60,8 +60,8 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens_in_whatever_order() {
     let crashes: u64 = total.crashes.values().sum();
     println!("seeds: {seeds} steps: {} crashes: {crashes}", total.steps);
     println!(
-        "claims: {} slots: {} left out: {} facts answered: {}",
-        total.claims, total.slots, total.left_out, total.answers
+        "claims: {} slots: {} left out: {} facts answered: {} paused: {}",
+        total.claims, total.slots, total.left_out, total.answers, total.paused
     );
     println!("crashed at: {:?}", total.crashes);
     if seeds >= SEEDS {

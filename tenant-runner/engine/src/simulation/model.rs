@@ -26,6 +26,8 @@ pub struct Model {
     /// Of the step in hand: the jobs that must have come, and what the bus must tell about those there were.
     pub new: Vec<NewRow>,
     pub facts: Vec<(i64, &'static str)>,
+    /// The schedules that are paused, because too many of their jobs failed.
+    pub paused: Vec<&'static str>,
     /// The occasions, slots most of them, that schedules leave out.
     pub skipped: Vec<(&'static str, Option<DateTime<Utc>>)>,
 }
@@ -36,6 +38,8 @@ pub struct Schedule {
     pub plan: Plan,
     pub status: &'static str,
     pub next: Option<DateTime<Utc>>,
+    /// How many of its jobs in a row failed for good.
+    pub failures: u32,
     /// Slots that were seen to, and whether a job came of each.
     pub filled: BTreeMap<DateTime<Utc>, bool>,
     /// Of one that waits for facts: it does so since this one was told.
@@ -193,7 +197,8 @@ impl Model {
         let status = plan.status.unwrap_or_else(|| before.as_ref().filter(|_| same).map_or("active", |b| b.status));
         let mut schedule = Schedule {
             plan: plan.clone(),
-            status: "",
+            status: before.as_ref().map_or("", |b| b.status),
+            failures: before.as_ref().map_or(0, |b| b.failures),
             next: before.as_ref().filter(|_| same).and_then(|b| b.next),
             watch_from: before.as_ref().map_or(0, |b| b.watch_from),
             filled: before.map(|b| b.filled).unwrap_or_default(),
@@ -271,6 +276,10 @@ impl Model {
 
 impl Schedule {
     pub fn set_status(&mut self, status: &'static str, now: DateTime<Utc>) {
+        // Whoever sets it going again gives it a fresh start.
+        if status == "active" && self.status != "active" {
+            self.failures = 0;
+        }
         self.status = status;
         self.next = match status {
             "active" => self.next.or_else(|| self.plan.rule.first(now, self.plan.starts)),

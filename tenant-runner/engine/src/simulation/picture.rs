@@ -33,6 +33,8 @@ pub struct JobRow {
 pub struct EventRow {
     pub status: String,
     pub next: Option<i64>,
+    /// How many of its jobs in a row failed for good.
+    pub failures: u32,
 }
 
 /// What is set for a concurrency key, and its last starts.
@@ -149,9 +151,12 @@ impl Camera {
     }
 
     fn events(&self) -> BTreeMap<String, EventRow> {
-        let mut statement = self.0.prepare_cached("SELECT id, status, next_eval_at FROM events").unwrap();
-        let rows =
-            statement.query_map([], |row| Ok((row.get(0)?, EventRow { status: row.get(1)?, next: row.get(2)? })));
+        let mut statement =
+            self.0.prepare_cached("SELECT id, status, next_eval_at, failures_in_row FROM events").unwrap();
+        let rows = statement.query_map([], |row| {
+            let event = EventRow { status: row.get(1)?, next: row.get(2)?, failures: row.get(3)? };
+            Ok((row.get(0)?, event))
+        });
         rows.unwrap().map(Result::unwrap).collect()
     }
 

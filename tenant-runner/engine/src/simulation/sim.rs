@@ -32,6 +32,7 @@ const FACTS: &[&str] = &[
     "job.retried",
     "event.fired",
     "event.skipped",
+    "event.paused",
 ];
 
 #[derive(Debug, Default, Clone)]
@@ -41,6 +42,8 @@ pub struct Figures {
     pub slots: u64,
     /// Slots that were left out, because an earlier job was not over.
     pub left_out: u64,
+    /// Schedules that too many failures paused.
+    pub paused: u64,
     /// Facts that were answered.
     pub answers: u64,
     /// Crashes by kind of write and point.
@@ -54,6 +57,7 @@ impl Figures {
         self.slots += other.slots;
         self.left_out += other.left_out;
         self.answers += other.answers;
+        self.paused += other.paused;
         for (at, count) in &other.crashes {
             *self.crashes.entry(*at).or_default() += count;
         }

@@ -114,6 +114,8 @@ pub struct Plan {
     pub max_retries: u32,
     /// Its jobs are spread over so many seconds.
     pub jitter_s: i64,
+    /// So many jobs in a row that fail for good pause it.
+    pub pause_after: Option<u32>,
     pub overlap: &'static str,
     pub starts: Option<DateTime<Utc>>,
     pub expires: Option<DateTime<Utc>>,
@@ -152,7 +154,7 @@ impl Plan {
             "id": self.id, "type": "simulated", "condition_type": condition, "condition_expr": expression,
             "action_type": "script", "action_config": {"command": "true"}, "status": self.status, "priority": self.priority,
             "concurrency_key": self.key, "max_retries": self.max_retries, "retry_backoff_minutes": 0, "jitter_s": self.jitter_s, "overlap": self.overlap,
-            "starts_at": self.starts, "expires_at": self.expires, "description": self.id,
+            "pause_after_failures": self.pause_after, "starts_at": self.starts, "expires_at": self.expires, "description": self.id,
         })
     }
 }
@@ -415,6 +417,7 @@ impl Sim {
             max_retries: rng.range(0, 3) as u32,
             jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
             overlap,
+            pause_after: rng.chance(1, 3).then(|| rng.range(1, 4) as u32),
             starts,
             expires,
         }
