@@ -2,8 +2,9 @@
 //!
 //! Always true here: an event answers each fact that fits and was told after the event began to wait, once: its answer, the
 //! job and the place reached on the bus are stored in one transaction. It never answers facts of its own jobs, nor those of
-//! another event of this kind unless its condition names that one, so that events which merely look on cannot set each other
-//! off; circles that name each other end when too many jobs have led to one another. With nobody waiting, nothing wakes.
+//! another event of this kind, paused or not, unless its condition names that one, so that events which merely look on cannot
+//! set each other off; circles that name each other end when too many jobs have led to one another. With nobody waiting,
+//! nothing wakes.
 
 use super::fire::Occasion;
 use super::{Event, Events, pause, watches};
@@ -16,7 +17,6 @@ use nexaas_common::backoff::Backoff;
 use nexaas_common::task::{OnExit, Supervisor};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,6 @@ struct Watcher {
 #[derive(Debug)]
 struct Watchers {
     list: Vec<Watcher>,
-    ids: HashSet<String>,
     /// When the last of them began to wait: whoever begins later is not in the list.
     newest: u64,
     place: u64,
@@ -77,7 +76,14 @@ struct Watchers {
 #[derive(Debug)]
 struct Hit {
     fact: BusEvent,
-    ids: Vec<String>,
+    fits: Vec<Fit>,
+}
+
+#[derive(Debug)]
+struct Fit {
+    id: String,
+    /// The condition names the event that the fact comes of.
+    named: bool,
 }
 
 /// Follows the bus until the set of waiting events changes.
@@ -99,16 +105,36 @@ async fn watch(events: &Events, changed: &mut watch::Receiver<u64>, failures: &m
             page = facts.next() => page,
         };
         let Some(page) = page else { return Err(EngineError::unavailable("The bus cannot be followed")) };
-        let Some(last) = page.last().map(|fact| fact.seq) else { continue };
-        let hits: Vec<Hit> = page.into_iter().filter_map(|fact| watchers.hit(fact)).collect();
-        if hits.is_empty() && last - place < PLACE_EVERY {
-            continue;
+        match events.look_at(&watchers, place, page).await? {
+            Some(reached) => place = reached,
+            None => return Ok(()),
         }
-        if !events.answer_all(hits, last, watchers.newest).await? {
+        *failures = 0;
+    }
+}
+
+/// One look at all that was told until now, for whoever takes one step after another.
+#[cfg(test)]
+pub(crate) async fn look(events: &Events) -> Result<()> {
+    let end = events.bus.last_seq();
+    loop {
+        let watchers = events.store.read(Watchers::load).await?;
+        let (mut seen, mut place) = (watchers.place, Some(watchers.place));
+        if watchers.list.is_empty() {
             return Ok(());
         }
-        place = last;
-        *failures = 0;
+        let mut facts = Box::pin(events.bus.subscribe(Some(seen)).ready_chunks(PAGE));
+        while let Some(from) = place
+            && seen < end
+        {
+            let page = facts.next().await.unwrap_or_default();
+            let page: Vec<BusEvent> = page.into_iter().filter(|fact| fact.seq <= end).collect();
+            seen = page.last().map_or(end, |fact| fact.seq);
+            place = events.look_at(&watchers, from, page).await?;
+        }
+        if place.is_some() {
+            return Ok(());
+        }
     }
 }
 
@@ -129,25 +155,18 @@ impl Watchers {
         }
         // What was told while nobody waited is nobody's.
         let oldest = list.iter().map(|watcher| watcher.from).min().unwrap_or(0);
-        Ok(Self {
-            ids: list.iter().map(|watcher| watcher.id.clone()).collect(),
-            newest: list.iter().map(|watcher| watcher.from).max().unwrap_or(0),
-            place: place.max(oldest),
-            list,
-        })
+        Ok(Self { newest: list.iter().map(|watcher| watcher.from).max().unwrap_or(0), place: place.max(oldest), list })
     }
 
     fn hit(&self, fact: BusEvent) -> Option<Hit> {
         let origin = origin(&fact);
-        let answers = |watcher: &Watcher| {
-            watcher.from < fact.seq
-                && watcher.rule.matches(&fact)
-                && origin.is_none_or(|origin| {
-                    origin != watcher.id && (!self.ids.contains(origin) || watcher.rule.names_event(origin))
-                })
+        let fits = |watcher: &&Watcher| {
+            watcher.from < fact.seq && origin != Some(watcher.id.as_str()) && watcher.rule.matches(&fact)
         };
-        let ids: Vec<String> = self.list.iter().filter(|w| answers(w)).map(|watcher| watcher.id.clone()).collect();
-        (!ids.is_empty()).then_some(Hit { fact, ids })
+        let named = |watcher: &Watcher| origin.is_some_and(|origin| watcher.rule.names_event(origin));
+        let fit = |watcher: &Watcher| Fit { id: watcher.id.clone(), named: named(watcher) };
+        let fits: Vec<Fit> = self.list.iter().filter(fits).map(fit).collect();
+        (!fits.is_empty()).then_some(Hit { fact, fits })
     }
 }
 
@@ -164,7 +183,23 @@ fn origin(fact: &BusEvent) -> Option<&str> {
     fact.data.get("event_id").and_then(Value::as_str).or_else(|| fact.source.strip_prefix("event:"))
 }
 
+/// Whether there is an event of this id that waits for facts, be it active or not.
+fn on_bus(tx: &Connection, id: &str) -> Result<bool> {
+    Ok(tx.prepare_cached("SELECT 1 FROM events WHERE id = ?1 AND condition_type = 'bus'")?.exists([id])?)
+}
+
 impl Events {
+    /// Answers the facts of a page. The place up to which answers are stored now; none, when the set of waiting events is no
+    /// longer this one.
+    async fn look_at(&self, watchers: &Watchers, place: u64, page: Vec<BusEvent>) -> Result<Option<u64>> {
+        let Some(last) = page.last().map(|fact| fact.seq) else { return Ok(Some(place)) };
+        let hits: Vec<Hit> = page.into_iter().filter_map(|fact| watchers.hit(fact)).collect();
+        if hits.is_empty() && last - place < PLACE_EVERY {
+            return Ok(Some(place));
+        }
+        Ok(self.answer_all(hits, last, watchers.newest).await?.then_some(last))
+    }
+
     /// Stores the answers to `hits` and that the bus was looked at up to `upto`. False when the set of waiting events is no
     /// longer the one that the hits were found with: what is left is to be looked at again.
     async fn answer_all(&self, hits: Vec<Hit>, upto: u64, newest: u64) -> Result<bool> {
@@ -174,7 +209,7 @@ impl Events {
             while answers < AT_ONCE
                 && let Some(hit) = rest.next()
             {
-                answers += hit.ids.len();
+                answers += hit.fits.len();
                 part.push(hit);
             }
             let last = rest.peek().is_none();
@@ -196,8 +231,10 @@ impl Events {
         }
         let mut current = true;
         for hit in hits {
-            for id in &hit.ids {
-                current &= self.answer(tx, id, &hit.fact)?;
+            // Decided here, whatever the state of that event, and never again: the place moves on with it.
+            let foreign = origin(&hit.fact).map_or(Ok(false), |id| on_bus(tx, id))?;
+            for fit in hit.fits.iter().filter(|fit| fit.named || !foreign) {
+                current &= self.answer(tx, &fit.id, &hit.fact)?;
             }
         }
         tx.prepare_cached("UPDATE event_cursor SET seq = max(seq, ?1)")?.execute([reached])?;

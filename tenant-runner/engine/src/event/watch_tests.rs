@@ -110,6 +110,18 @@ async fn facts_told_while_the_process_was_down_are_answered_once_however_often_i
 }
 
 #[tokio::test]
+async fn facts_of_another_event_on_the_bus_are_left_out_also_when_that_one_is_paused_or_deleted_later() {
+    let rig = Rig::new().await;
+    rig.events.upsert(on("one", json!("job.dead"))).await.unwrap();
+    rig.events.upsert(on("two", json!("job.*"))).await.unwrap();
+    rig.events.pause("one").await.unwrap();
+    fail(&rig, "one").await;
+    assert_eq!(beside(&rig, fired(&rig, &["two"])).await, 0);
+    rig.events.delete("one").await.unwrap();
+    assert_eq!(beside(&rig, fired(&rig, &["two"])).await, 0, "what was looked at once is not looked at again");
+}
+
+#[tokio::test]
 async fn an_event_answers_neither_its_own_jobs_nor_those_of_others_that_look_on() {
     let rig = Rig::new().await;
     rig.events.upsert(plain("report")).await.unwrap();

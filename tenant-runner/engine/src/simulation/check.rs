@@ -1,12 +1,14 @@
 //! What each step may change, and nothing else may: the model's word, and how it is held against what is on disk.
 
-use super::model::{Model, NewRow, Standing};
+use super::firing::Occasion;
+use super::model::{Model, NewRow, Schedule, Standing};
 use super::picture::{EventRow, JobRow, KeyRow, Picture};
-use super::sim::Sim;
+use super::sim::{Sim, skipped};
 use super::steps::{Op, Spec, ended};
 use crate::error::Kind;
 use crate::queue::{JobState, Outcome};
 use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ended this often while a job ran gives the job up.
@@ -48,16 +50,14 @@ impl Sim {
                 let seq = self.before.seq(self.held[*which].id.uuid());
                 self.finish(model, seq, outcome, after, now);
             }
-            Op::LateFinish(_) => return Err(Kind::Conflict),
+            Op::Step(which, result) => model.step(self.before.seq(self.held[*which].id.uuid()), result),
+            Op::LateFinish(_) | Op::LateStep(_) => return Err(Kind::Conflict),
             Op::Cancel(seq) => {
-                let Some(job) = model.jobs.get_mut(seq) else { return Err(Kind::NotFound) };
-                match job.state {
-                    JobState::Ready => {
-                        job.state = JobState::Cancelled;
-                        model.facts.push((*seq, "job.cancelled"));
-                    }
-                    JobState::Running => job.cancelling = true,
-                    JobState::Succeeded | JobState::Dead | JobState::Cancelled => return Err(Kind::Conflict),
+                if !model.jobs.contains_key(seq) {
+                    return Err(Kind::NotFound);
+                }
+                if !model.cancel(*seq) {
+                    return Err(Kind::Conflict);
                 }
             }
             Op::Retry(seq) => {
@@ -123,15 +123,13 @@ impl Sim {
                 if schedule.status == "expired" {
                     return Err(Kind::Conflict);
                 }
-                let new = NewRow::of_plan(&schedule.plan, None, now);
-                self.come(model, new, after, now);
+                if !self.fire(model, id, Occasion::default(), after, now) {
+                    return Err(Kind::Conflict);
+                }
                 return Ok(Answer::Job((*id).to_owned()));
             }
-            Op::Tick => {
-                for new in model.tick(now) {
-                    self.come(model, new, after, now);
-                }
-            }
+            Op::Tick => self.tick(model, after, now),
+            Op::Follow => self.follow(model, self.until, after, now),
             Op::EnqueueMany(_) | Op::Together(_) | Op::Room(_) | Op::Advance(_) | Op::Restart => {}
         }
         Ok(Answer::Done)
@@ -158,9 +156,10 @@ impl Sim {
     }
 
     /// A job comes. Whether it was held at once is read from the disk; it must have been allowed.
-    fn come(&self, model: &mut Model, mut new: NewRow, after: &Picture, now: DateTime<Utc>) {
+    pub(super) fn come(&self, model: &mut Model, mut new: NewRow, after: &Picture, now: DateTime<Utc>) {
         let born = |seq: &i64| !self.before.jobs.contains_key(seq);
-        let found = after.jobs.iter().find(|(seq, row)| born(seq) && row.tag == new.tag && row.slot == new.slot);
+        let same = |row: &JobRow| row.tag == new.tag && row.slot == new.slot && after.fact(row.id) == new.fact;
+        let found = after.jobs.iter().find(|(seq, row)| born(seq) && same(row));
         new.held = found.is_some_and(|(_, row)| row.boot.is_some());
         // When a job that is spread is due is read from the disk, too.
         if let Some((seq, row)) = found.filter(|_| new.spread > 0) {
@@ -247,6 +246,9 @@ impl Sim {
             self.died(model, &job, after, now);
         }
         if state == JobState::Succeeded {
+            if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id)) {
+                schedule.failures = 0;
+            }
             for spec in spec.map(|spec| spec.then).unwrap_or_default() {
                 self.enqueue(model, &spec, Some(&job), after, now);
             }
@@ -290,18 +292,29 @@ impl Sim {
         let last = self.before.jobs.keys().next_back().copied().unwrap_or(0);
         let new: Vec<i64> = after.jobs.keys().filter(|seq| !model.jobs.contains_key(seq)).copied().collect();
         assert!(new.iter().all(|seq| *seq > last), "a sequence number was given again");
-        let mut came: Vec<_> = new.iter().map(|seq| self.new_row(&after.jobs[seq])).collect();
+        let mut came: Vec<_> = new.iter().map(|seq| self.new_row(&after.jobs[seq], &after)).collect();
         came.sort();
         model.new.sort();
         assert_eq!(model.new, came, "the jobs that came are not those that were due");
         let events = model.schedules.iter().map(|(id, schedule)| {
             let next = schedule.next.map(|at| at.timestamp_micros());
-            ((*id).to_owned(), EventRow { status: schedule.status.to_owned(), next })
+            ((*id).to_owned(), EventRow { status: schedule.status.to_owned(), next, failures: schedule.failures })
         });
         assert_eq!(events.collect::<BTreeMap<_, _>>(), after.events, "the schedules are not what they should be");
         let slots = model.schedules.iter();
-        let slots = slots.flat_map(|(id, s)| s.filled.iter().map(|at| ((*id).to_owned(), at.timestamp_micros())));
-        assert!(slots.eq(after.slots.keys().cloned()), "other slots are filled than should be");
+        let slots = slots.flat_map(|(id, s)| s.filled.iter().map(|(at, job)| (*id, at.timestamp_micros(), *job)));
+        let found = after.slots.iter().map(|((id, at), job)| (id.as_str(), *at, job.is_some()));
+        assert!(slots.eq(found), "other slots are seen to than should be, or with another outcome");
+        let answers = model.answers.iter().map(|((seq, id), job)| (*seq, *id, *job));
+        let found = after.answers.iter().map(|((seq, id), job)| (*seq, id.as_str(), job.is_some()));
+        assert!(answers.eq(found), "other facts are answered than should be, or otherwise");
+        for (id, schedule) in &mut model.schedules {
+            let waited = self.model.schedules.get(id).and_then(Schedule::wanted);
+            if schedule.wanted() != waited {
+                schedule.watch_from = after.told;
+            }
+        }
+        assert_eq!(model.steps, after.steps, "other steps are done than should be");
         let keys = model.keys.iter().filter(|(_, key)| (key.limit, key.rate) != (1, None));
         let keys = keys.map(|(name, key)| (name.clone(), KeyRow { limit: key.limit, rate: key.rate }));
         assert_eq!(keys.collect::<BTreeMap<_, _>>(), after.keys, "the keys' limits are not what was set");
@@ -313,11 +326,24 @@ impl Sim {
             }
         }
         let born = new.iter().flat_map(|seq| {
-            let started = after.jobs[seq].boot.map(|_| (*seq, "job.started"));
-            [(*seq, "job.queued")].into_iter().chain(started)
+            let row = &after.jobs[seq];
+            let started = row.boot.map(|_| "job.started");
+            let cancelled = (row.state == JobState::Cancelled).then_some("job.cancelled");
+            // What carries the name of a schedule came of it.
+            let fired = row.event.as_ref().filter(|id| **id == row.tag).map(|_| "event.fired");
+            let facts = ["job.queued"].into_iter().chain(started).chain(cancelled).chain(fired);
+            facts.map(|fact| (*seq, fact))
         });
         for (seq, fact) in model.facts.drain(..).chain(born) {
-            *self.owed.entry((after.jobs[&seq].id, fact)).or_default() += 1;
+            *self.owed.entry((after.jobs[&seq].id.to_string(), fact)).or_default() += 1;
+        }
+        for id in model.paused.drain(..) {
+            self.figures.paused += 1;
+            *self.owed.entry((skipped(&json!(id), &Value::Null), "event.paused")).or_default() += 1;
+        }
+        for (id, slot) in model.skipped.drain(..) {
+            self.figures.left_out += 1;
+            *self.owed.entry((skipped(&json!(id), &json!(slot)), "event.skipped")).or_default() += 1;
         }
         model.new.clear();
         model.jobs = after.jobs.clone();
@@ -327,7 +353,7 @@ impl Sim {
         new
     }
 
-    fn new_row(&self, row: &JobRow) -> NewRow {
+    fn new_row(&self, row: &JobRow, after: &Picture) -> NewRow {
         let held = row.boot.is_some();
         let boot = held.then(|| self.world.boot());
         assert_eq!((row.attempt, row.fence, row.boot), (u32::from(held), i64::from(held), boot));
@@ -336,6 +362,7 @@ impl Sim {
             tag: row.tag.clone(),
             event: row.event.clone(),
             slot: row.slot,
+            fact: after.fact(row.id),
             depth: row.depth,
             priority: row.priority,
             key: row.key.clone(),
@@ -343,6 +370,7 @@ impl Sim {
             spread: 0,
             max_attempts: row.max_attempts,
             held,
+            cancelled: row.cancelling || row.state == JobState::Cancelled,
         }
     }
 
@@ -419,10 +447,17 @@ impl Sim {
 
     /// What the end of a dead job means for its schedule and for those that follow it.
     fn died(&mut self, model: &mut Model, job: &JobRow, after: &Picture, now: DateTime<Utc>) {
-        if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id))
-            && schedule.status == "completed"
-        {
-            schedule.status = "failed";
+        if let Some(schedule) = job.event.as_deref().and_then(|id| model.schedules.get_mut(id)) {
+            schedule.failures += 1;
+            let most = schedule.plan.pause_after.unwrap_or(u32::MAX);
+            match schedule.status {
+                "completed" => schedule.status = "failed",
+                "active" if schedule.failures >= most => {
+                    schedule.set_status("paused", now);
+                    model.paused.push(schedule.plan.id);
+                }
+                _ => {}
+            }
         }
         for spec in self.specs.get(&job.tag).map(|spec| spec.on_failure.clone()).unwrap_or_default() {
             self.enqueue(model, &spec, Some(job), after, now);

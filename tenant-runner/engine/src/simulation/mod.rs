@@ -6,6 +6,7 @@
 
 mod check;
 mod faults;
+mod firing;
 mod model;
 mod oracle;
 mod picture;
@@ -58,7 +59,11 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens_in_whatever_order() {
     });
     let crashes: u64 = total.crashes.values().sum();
     println!("seeds: {seeds} steps: {} crashes: {crashes}", total.steps);
-    println!("claims: {} slots: {} crashed at: {:?}", total.claims, total.slots, total.crashes);
+    println!(
+        "claims: {} slots: {} left out: {} facts answered: {} paused: {}",
+        total.claims, total.slots, total.left_out, total.answers, total.paused
+    );
+    println!("crashed at: {:?}", total.crashes);
     if seeds >= SEEDS {
         // Every kind of write was ended at its commit, before it and after it.
         for kind in steps::WRITES {

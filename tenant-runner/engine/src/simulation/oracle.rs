@@ -2,6 +2,7 @@
 //! A fixed local time that a change of clocks repeats counts once (the first time), one that is skipped counts at the end of
 //! the gap; a wildcard runs evenly in real time.
 
+use super::firing::Wanted;
 use chrono::{DateTime, Datelike as _, Duration, NaiveDate, NaiveTime, Offset as _, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
@@ -36,6 +37,8 @@ pub enum Rule {
     Once {
         at: DateTime<Utc>,
     },
+    /// When such a fact is told on the bus.
+    Fact(Wanted),
     /// Only when something asks for it.
     Asked,
 }
@@ -50,15 +53,18 @@ impl Rule {
             Self::Weekly { day, hour, zone } => cron(format!("0 {hour} * * {day}"), zone),
             Self::Every { seconds } => ("interval", json!({"seconds": seconds})),
             Self::Once { at } => ("once", json!({"at": at.to_rfc3339()})),
+            Self::Fact(wanted) => ("bus", wanted.condition()),
             Self::Asked => ("webhook", json!({})),
         }
     }
 
-    /// The first slot of a schedule that begins at `now`.
-    pub fn first(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// The first slot of a schedule that is planned at `now` and has none before `start`, which may be one itself.
+    pub fn first(&self, now: DateTime<Utc>, start: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        let anchor = start.unwrap_or(now);
         match self {
             Self::Once { at } => Some(*at),
-            _ => self.after(now, now),
+            Self::Every { .. } if anchor > now => Some(anchor),
+            _ => self.after(now.max(anchor - Duration::microseconds(1)), anchor),
         }
     }
 
@@ -70,7 +76,7 @@ impl Rule {
                 Some(anchor + Duration::microseconds((gone + 1) * seconds * 1_000_000))
             }
             Self::Once { at } => (last < *at).then_some(*at),
-            Self::Asked => None,
+            Self::Fact(_) | Self::Asked => None,
             _ => (1..).map(|days| self.between(last, last + Duration::days(8 * days))).find_map(|s| s.first().copied()),
         }
     }
@@ -104,7 +110,7 @@ impl Rule {
                     i64::from(chrono::Timelike::minute(&local)) % minutes == 0
                 })
                 .collect(),
-            Self::Every { .. } | Self::Once { .. } | Self::Asked => Vec::new(),
+            Self::Every { .. } | Self::Once { .. } | Self::Fact(_) | Self::Asked => Vec::new(),
         }
     }
 
@@ -120,7 +126,7 @@ impl Rule {
                     slots.push(*slots.last().unwrap() + Duration::seconds(*seconds));
                 }
             }
-            Self::Once { .. } | Self::Asked => {}
+            Self::Once { .. } | Self::Fact(_) | Self::Asked => {}
             _ => slots.extend(self.between(expected, now)),
         }
         slots

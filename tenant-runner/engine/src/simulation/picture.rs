@@ -33,6 +33,8 @@ pub struct JobRow {
 pub struct EventRow {
     pub status: String,
     pub next: Option<i64>,
+    /// How many of its jobs in a row failed for good.
+    pub failures: u32,
 }
 
 /// What is set for a concurrency key, and its last starts.
@@ -52,11 +54,24 @@ pub struct Picture {
     pub events: BTreeMap<String, EventRow>,
     /// Keys that differ from the usual.
     pub keys: BTreeMap<String, KeyRow>,
-    /// The slots that were filled, and the job of each.
-    pub slots: BTreeMap<(String, i64), Uuid>,
+    /// The slots that were seen to, and the job of each, if one came of it.
+    pub slots: BTreeMap<(String, i64), Option<Uuid>>,
+    /// The facts that were answered, and the job of each, if one came of it.
+    pub answers: BTreeMap<(u64, String), Option<Uuid>>,
+    /// What steps of jobs have finished: their results, by the job's number and their own.
+    pub steps: BTreeMap<(i64, u32), String>,
+    /// Up to which fact all were looked at.
+    pub place: u64,
+    /// The last fact that was told.
+    pub told: u64,
 }
 
 impl Picture {
+    /// The fact that a job answers.
+    pub fn fact(&self, id: Uuid) -> Option<u64> {
+        self.answers.iter().find(|(_, job)| **job == Some(id)).map(|((seq, _), _)| *seq)
+    }
+
     /// The sequence number of a job.
     pub fn seq(&self, id: Uuid) -> i64 {
         self.jobs.iter().find(|(_, job)| job.id == id).map(|(seq, _)| *seq).unwrap()
@@ -82,6 +97,10 @@ impl Camera {
             events: self.events(),
             keys: self.keys(),
             slots: self.slots(),
+            answers: self.answers(),
+            steps: self.steps(),
+            place: self.0.query_row("SELECT seq FROM event_cursor", [], |row| row.get(0)).unwrap(),
+            told: self.last_seq(),
         };
         self.0.execute_batch("COMMIT").unwrap();
         picture
@@ -132,9 +151,12 @@ impl Camera {
     }
 
     fn events(&self) -> BTreeMap<String, EventRow> {
-        let mut statement = self.0.prepare_cached("SELECT id, status, next_eval_at FROM events").unwrap();
-        let rows =
-            statement.query_map([], |row| Ok((row.get(0)?, EventRow { status: row.get(1)?, next: row.get(2)? })));
+        let mut statement =
+            self.0.prepare_cached("SELECT id, status, next_eval_at, failures_in_row FROM events").unwrap();
+        let rows = statement.query_map([], |row| {
+            let event = EventRow { status: row.get(1)?, next: row.get(2)?, failures: row.get(3)? };
+            Ok((row.get(0)?, event))
+        });
         rows.unwrap().map(Result::unwrap).collect()
     }
 
@@ -148,9 +170,27 @@ impl Camera {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    fn slots(&self) -> BTreeMap<(String, i64), Uuid> {
+    fn steps(&self) -> BTreeMap<(i64, u32), String> {
+        let mut statement = self.0.prepare_cached("SELECT job_seq, number, result FROM job_steps").unwrap();
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn answers(&self) -> BTreeMap<(u64, String), Option<Uuid>> {
+        let mut statement = self.0.prepare_cached("SELECT seq, event_id, job_id FROM event_facts").unwrap();
+        let rows = statement.query_map([], |row| {
+            let job = row.get::<_, Option<[u8; 16]>>(2)?.map(Uuid::from_bytes);
+            Ok(((row.get(0)?, row.get(1)?), job))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn slots(&self) -> BTreeMap<(String, i64), Option<Uuid>> {
         let mut statement = self.0.prepare_cached("SELECT event_id, slot, job_id FROM slots").unwrap();
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), Uuid::from_bytes(row.get(2)?))));
+        let rows = statement.query_map([], |row| {
+            let job = row.get::<_, Option<[u8; 16]>>(2)?.map(Uuid::from_bytes);
+            Ok(((row.get(0)?, row.get(1)?), job))
+        });
         rows.unwrap().map(Result::unwrap).collect()
     }
 }

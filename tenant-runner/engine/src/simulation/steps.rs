@@ -1,5 +1,6 @@
 //! What may happen, and how likely it is.
 
+use super::firing::Wanted;
 use super::oracle::Rule;
 use super::rng::Rng;
 use super::sim::Sim;
@@ -31,7 +32,14 @@ pub const CHANGES: &[&str] = &[
 ];
 
 pub const KEYS: &[&str] = &["k0", "k1", "k2"];
-const SCHEDULES: &[&str] = &["s0", "s1", "s2", "s3", "s4"];
+/// The last ones wait for facts on the bus, most of the time.
+const SCHEDULES: &[&str] = &["s0", "s1", "s2", "s3", "w0", "w1"];
+
+const OVERLAPS: &[&str] = &["allow", "allow", "queue", "skip", "cancel_previous"];
+
+/// What schedules wait for on the bus.
+const WANTED: &[&[&str]] =
+    &[&["job.failed"], &["job.dead", "job.cancelled"], &["job.succeeded"], &["job.*"], &["event.fired"], &["event.*"]];
 
 const UNIQUES: &[&str] = &["u0", "u1"];
 
@@ -106,7 +114,10 @@ pub struct Plan {
     pub max_retries: u32,
     /// Its jobs are spread over so many seconds.
     pub jitter_s: i64,
+    /// So many jobs in a row that fail for good pause it.
+    pub pause_after: Option<u32>,
     pub overlap: &'static str,
+    pub starts: Option<DateTime<Utc>>,
     pub expires: Option<DateTime<Utc>>,
 }
 
@@ -120,14 +131,14 @@ pub enum CatchUp {
 impl Plan {
     /// The concurrency key of its jobs: those that must not run side by side have one of their own.
     pub fn key(&self) -> Option<String> {
-        let own = (self.overlap == "queue").then(|| format!("event:{}", self.id));
+        let own = matches!(self.overlap, "queue" | "cancel_previous").then(|| format!("event:{}", self.id));
         self.key.map(str::to_owned).or(own)
     }
 
     /// Its condition, as it is sent.
     pub fn condition(&self) -> (&'static str, Value) {
         let (condition, mut expression) = self.rule.condition();
-        if condition != "webhook" {
+        if !matches!(condition, "webhook" | "bus") {
             expression["catch_up"] = match self.catch_up {
                 CatchUp::Skip => json!("skip"),
                 CatchUp::Latest => json!("latest"),
@@ -143,7 +154,7 @@ impl Plan {
             "id": self.id, "type": "simulated", "condition_type": condition, "condition_expr": expression,
             "action_type": "script", "action_config": {"command": "true"}, "status": self.status, "priority": self.priority,
             "concurrency_key": self.key, "max_retries": self.max_retries, "retry_backoff_minutes": 0, "jitter_s": self.jitter_s, "overlap": self.overlap,
-            "expires_at": self.expires, "description": self.id,
+            "pause_after_failures": self.pause_after, "starts_at": self.starts, "expires_at": self.expires, "description": self.id,
         })
     }
 }
@@ -161,8 +172,11 @@ pub enum Op {
     Feed,
     /// By position among the leases that are held.
     Finish(usize, Outcome),
+    /// By position among the leases that are held: another step of the job is done, with this result.
+    Step(usize, String),
     /// By position among the leases that are over.
     LateFinish(usize),
+    LateStep(usize),
     /// By sequence number.
     Cancel(i64),
     /// By sequence number.
@@ -183,6 +197,8 @@ pub enum Op {
     Delete(&'static str),
     Trigger(&'static str),
     Tick,
+    /// Those that wait for facts look at what was told.
+    Follow,
     Advance(Duration),
     Restart,
 }
@@ -198,6 +214,8 @@ pub const WRITES: &[&str] = &[
     "finish: success",
     "finish: failure",
     "finish: cancelled",
+    "step",
+    "late step",
     "late finish",
     "cancel",
     "retry",
@@ -211,6 +229,7 @@ pub const WRITES: &[&str] = &[
     "delete",
     "trigger",
     "tick",
+    "follow",
 ];
 
 impl Op {
@@ -227,6 +246,8 @@ impl Op {
             Self::Finish(_, Outcome::Failed { .. }) => "finish: failure",
             Self::Finish(_, Outcome::Cancelled) => "finish: cancelled",
             Self::LateFinish(_) => "late finish",
+            Self::Step(..) => "step",
+            Self::LateStep(_) => "late step",
             Self::Cancel(_) => "cancel",
             Self::Retry(_) => "retry",
             Self::RetryDead => "retry dead",
@@ -242,6 +263,7 @@ impl Op {
             Self::Delete(_) => "delete",
             Self::Trigger(_) => "trigger",
             Self::Tick => "tick",
+            Self::Follow => "follow",
             Self::Advance(_) => "advance",
             Self::Restart => "start",
         }
@@ -262,6 +284,11 @@ impl Sim {
                 28 => Op::Room(self.rng.range(1, 3)),
                 29..31 => Op::Feed,
                 31..46 if !self.held.is_empty() => Op::Finish(self.rng.below(self.held.len()), outcome(&mut self.rng)),
+                90..92 if !self.held.is_empty() => {
+                    self.tags += 1;
+                    Op::Step(self.rng.below(self.held.len()), format!("r{}", self.tags))
+                }
+                46 if !self.stale.is_empty() && self.rng.chance(1, 2) => Op::LateStep(self.rng.below(self.stale.len())),
                 46..49 if !self.stale.is_empty() => Op::LateFinish(self.rng.below(self.stale.len())),
                 49..52 if !live.is_empty() => Op::Cancel(*self.rng.pick(&live)),
                 52 => Op::Cancel(self.any_job()),
@@ -279,7 +306,8 @@ impl Sim {
                 68 => Op::Delete(id),
                 69 => Op::Trigger(id),
                 70..81 => Op::Tick,
-                81..98 => Op::Advance(self.leap()),
+                81..92 => Op::Advance(self.leap()),
+                92..98 => Op::Follow,
                 98 => Op::Restart,
                 _ => continue,
             };
@@ -362,15 +390,23 @@ impl Sim {
         let whole_hours = if zone == Tz::Australia__Lord_Howe { Tz::Europe__Berlin } else { zone };
         // The small hours, where clocks are changed, more often than others.
         let hour = if rng.chance(2, 3) { rng.range(0, 4) } else { rng.range(0, 24) } as u32;
-        let rule = match rng.below(10) {
+        let rule = match rng.below(11) {
+            _ if id.starts_with('w') && rng.chance(3, 4) => Rule::Fact(wanted(rng)),
             0..3 => Rule::Daily { hour, minute: *rng.pick(&[0, 15, 30, 59]), zone },
             3 => Rule::Hourly { minute: rng.range(0, 60) as u32, zone: whole_hours },
             4..6 => Rule::Quarters { minutes: *rng.pick(&[15, 30]), zone },
             6 => Rule::Weekly { day: rng.range(0, 7) as u32, hour, zone },
             7 => Rule::Every { seconds: *rng.pick(&[60, 600, 5000, 86_400]) },
             8 => Rule::Once { at: now + Duration::seconds(rng.range(-3600, 90_000)) },
+            9 => Rule::Fact(wanted(rng)),
             _ => Rule::Asked,
         };
+        let overlap = *rng.pick(OVERLAPS);
+        // It must begin before it ends, and before its one moment.
+        let expires = rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000)));
+        let once = if let Rule::Once { at } = &rule { Some(*at) } else { None };
+        let starts = rng.chance(1, 4).then(|| now + Duration::seconds(rng.range(-20_000, 60_000)));
+        let starts = starts.filter(|at| expires.is_none_or(|end| *at < end) && once.is_none_or(|once| *at <= once));
         Plan {
             id,
             rule,
@@ -380,8 +416,10 @@ impl Sim {
             key: rng.chance(1, 3).then(|| *rng.pick(KEYS)),
             max_retries: rng.range(0, 3) as u32,
             jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
-            overlap: if rng.chance(1, 3) { "queue" } else { "allow" },
-            expires: rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000))),
+            overlap,
+            pause_after: rng.chance(1, 3).then(|| rng.range(1, 4) as u32),
+            starts,
+            expires,
         }
     }
 
@@ -401,6 +439,18 @@ impl Sim {
             _ => -Duration::seconds(self.rng.range(1, 12_000)),
         }
     }
+}
+
+fn wanted(rng: &mut Rng) -> Wanted {
+    let some = |rng: &mut Rng| json!(rng.pick(SCHEDULES));
+    let member = match rng.below(5) {
+        0 => Some(("event_id", vec![some(rng)])),
+        1 => Some(("event_id", vec![some(rng), some(rng)])),
+        2 => Some(("attempt", vec![json!(rng.range(1, 3))])),
+        _ => None,
+    };
+    let kinds = *rng.pick(WANTED);
+    Wanted { kinds, member }
 }
 
 fn outcome(rng: &mut Rng) -> Outcome {
