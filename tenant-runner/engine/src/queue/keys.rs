@@ -155,6 +155,8 @@ impl Keys {
             key.limits = limits;
             if limits.rate.is_none() {
                 key.starts.clear();
+            } else if !key.starts.is_empty() {
+                self.dirty.insert(name.clone());
             }
             self.stir(name);
         }

@@ -99,8 +99,7 @@ impl State {
     /// Changes what a key allows, in memory and in its row.
     pub fn set_limits(&mut self, tx: &Connection, name: &Arc<str>, limits: Limits, now: DateTime<Utc>) -> Result<()> {
         self.keys.set(name, limits);
-        let starts: Vec<i64> = self.keys.get(name).map(|key| key.starts.iter().copied().collect()).unwrap_or_default();
-        save(tx, name, &limits, &starts, to_micros(now))
+        save_limits(tx, name, &limits, to_micros(now))
     }
 
     pub fn leave(&mut self, seq: i64) {
@@ -340,16 +339,24 @@ impl Memory {
 }
 
 fn save(tx: &Connection, name: &str, limits: &Limits, starts: &[i64], now: i64) -> Result<()> {
+    save_limits(tx, name, limits, now)?;
+    let starts = serde_json::to_string(starts).map_err(crate::EngineError::internal)?;
+    tx.prepare_cached("UPDATE queue_keys SET starts = ?2 WHERE key = ?1")?.execute(params![name, starts])?;
+    Ok(())
+}
+
+/// Leaves the stored starts alone: those of this transaction are stored at its end, and are noted until then.
+fn save_limits(tx: &Connection, name: &str, limits: &Limits, now: i64) -> Result<()> {
     if *limits == Limits::default() {
         tx.prepare_cached("DELETE FROM queue_keys WHERE key = ?1")?.execute([name])?;
         return Ok(());
     }
-    let starts = serde_json::to_string(starts).map_err(crate::EngineError::internal)?;
     let period = limits.rate.map(|rate| i64::try_from(rate.period.as_micros()).unwrap_or(i64::MAX));
     tx.prepare_cached(
-        "INSERT INTO queue_keys (key, concurrency, rate_count, rate_period, starts, used_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (key) DO UPDATE SET concurrency = ?2, rate_count = ?3, rate_period = ?4, starts = ?5, used_at = ?6",
+        "INSERT INTO queue_keys (key, concurrency, rate_count, rate_period, used_at) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (key) DO UPDATE SET concurrency = ?2, rate_count = ?3, rate_period = ?4, used_at = ?5,
+             starts = iif(?3 IS NULL, '[]', starts)",
     )?
-    .execute(params![name, limits.concurrency, limits.rate.map(|rate| rate.count), period, starts, now])?;
+    .execute(params![name, limits.concurrency, limits.rate.map(|rate| rate.count), period, now])?;
     Ok(())
 }

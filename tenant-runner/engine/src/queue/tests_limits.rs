@@ -47,6 +47,29 @@ async fn limits_of_a_key_outlive_the_process() {
 }
 
 #[tokio::test]
+async fn a_start_counts_once_for_its_rate_also_when_another_write_of_its_commit_is_undone() {
+    let rig = Rig::new().await;
+    let rate = Rate { count: 2, period: Duration::from_secs(10) };
+    rig.queue.set_key("k", 100, Some(rate)).await.unwrap();
+    for _ in 0..3 {
+        rig.queue.enqueue(keyed("k")).await.unwrap();
+    }
+    // The writer waits within a first write until the others are there: they share a commit.
+    let (leave, go_on) = std::sync::mpsc::channel();
+    let gate = rig.store.write(move |_| go_on.recv().map_err(crate::EngineError::internal));
+    let (_, started, set, refused, ()) = futures::join!(
+        gate,
+        rig.queue.claim(1),
+        rig.queue.set_key("k", 50, Some(rate)),
+        rig.queue.retry(JobId::generate()),
+        async { leave.send(()).unwrap() }
+    );
+    set.unwrap();
+    assert_eq!((started.unwrap().jobs.len(), refused.unwrap_err().kind), (1, Kind::NotFound));
+    assert_eq!(rig.claim(10).await.len(), 1, "one of two starts is left");
+}
+
+#[tokio::test]
 async fn a_rate_spreads_starts_over_time() {
     let rig = Rig::new().await;
     let rate = Rate { count: 2, period: Duration::from_secs(10) };
