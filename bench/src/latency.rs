@@ -161,7 +161,7 @@ async fn idle_runner(dir: &Path, settle: Duration, seconds: u64) -> Result<f64> 
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("{} does not start: {error}", program.display()))?;
-    let url = format!("http://127.0.0.1:{port}/health");
+    let url = format!("http://127.0.0.1:{port}/api/health");
     let client = reqwest::Client::new();
     let end = Instant::now() + Duration::from_secs(30);
     loop {
@@ -220,7 +220,6 @@ pub async fn engine_alone(folder: &Path) -> Result<()> {
     use nexaas_common::task::Supervisor;
     use nexaas_engine::{Engine, EngineConfig};
     use std::io::Write as _;
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let workspace = folder.join("workspace");
     std::fs::create_dir_all(&workspace)?;
     let config = EngineConfig::new("standalone", folder.join("nexaas.db"), workspace);

@@ -54,6 +54,8 @@ enum Measure {
 #[tokio::main]
 async fn main() -> nexaas_test_system::Result<()> {
     let arguments = Arguments::parse();
+    // Once for all that speaks TLS or only might, as the programs do at their start; fails if it is set already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match arguments.measure {
         Measure::Queue(options) => queue::run(&arguments.dir, options).await,
         Measure::Latency(options) => latency::run(&arguments.dir, options).await,
