@@ -7,6 +7,7 @@
 
 use crate::error::{EngineError, Kind, Result};
 use crate::queue::{JobId, JobState, Queue};
+use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use std::fs;
 use std::io;
@@ -52,10 +53,10 @@ impl Notes {
     }
 
     async fn sweep(&self, workspace: &Path, queue: &Queue) -> Result<()> {
-        let (folder, registries) = (self.folder.clone(), workspace.join("registries"));
+        let (folder, root) = (self.folder.clone(), workspace.to_owned());
         let names = blocking(move || {
-            let mut names = names_in(&folder, "")?;
-            names.extend(names_in(&registries, STAGED)?);
+            let mut names = notes_in(&folder)?;
+            names.extend(staged_in(&Dir::open_ambient_dir(root, ambient_authority())?)?);
             names.sort();
             names.dedup();
             Ok(names)
@@ -65,10 +66,10 @@ impl Notes {
             // A staged file of another kind of change is not ours.
             let Some(Ok(job)) = name.split_once('.').map(|(job, _)| job.parse::<JobId>()) else { continue };
             if is_over(queue, job).await? {
-                let (once, workspace) = (Once { folder: self.folder.clone(), name }, workspace.to_owned());
+                let (once, root) = (Once { folder: self.folder.clone(), name }, workspace.to_owned());
                 blocking(move || {
                     once.remove_note()?;
-                    gone(fs::remove_file(workspace.join(once.staged())))
+                    gone(Dir::open_ambient_dir(root, ambient_authority())?.remove_file(once.staged()))
                 })
                 .await?;
             }
@@ -139,8 +140,8 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What follows `prefix` in the names of a folder; one that does not exist is empty.
-fn names_in(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
+/// The names of the notes; a folder that does not exist has none.
+fn notes_in(folder: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,7 +149,21 @@ fn names_in(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        if let Some(name) = entry?.file_name().to_str().and_then(|name| name.strip_prefix(prefix)) {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// What the staged files of a workspace are staged for; nothing of it lies outside.
+fn staged_in(workspace: &Dir) -> io::Result<Vec<String>> {
+    let entries = match workspace.read_dir("registries") {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        if let Some(name) = entry?.file_name().to_str().and_then(|name| name.strip_prefix(STAGED)) {
             names.push(name.to_owned());
         }
     }
@@ -176,7 +191,6 @@ mod tests {
     use crate::queue::{Claimed, NewJob, Outcome};
     use crate::testing::Rig;
     use arc_swap::ArcSwapOption;
-    use cap_std::ambient_authority;
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -225,9 +239,8 @@ mod tests {
 
         /// Names beside the registry, and notes.
         fn left(&self) -> (usize, usize) {
-            let registries = self.dir.path().join("workspace/registries");
-            let notes = names_in(&self.dir.path().join("appends"), "").unwrap();
-            (names_in(&registries, STAGED).unwrap().len(), notes.len())
+            let workspace = Dir::open_ambient_dir(self.dir.path().join("workspace"), ambient_authority()).unwrap();
+            (staged_in(&workspace).unwrap().len(), notes_in(&self.dir.path().join("appends")).unwrap().len())
         }
 
         fn once(&self, job: &Claimed) -> (Once, Dir) {

@@ -1,7 +1,7 @@
 //! The scheduler's look at what is due: slots become jobs, expired events end, and the timer learns when to look again.
 //!
-//! Always true here: one look costs what is due and nothing else, however many events there are; it writes a few events at a
-//! time, so that whoever else writes never waits for more than one such part.
+//! Always true here: one look costs what is due and nothing else, however many events there are; it writes a bounded
+//! number of events at a time, so that whoever else writes never waits for more than one such part.
 
 use super::fire::Occasion;
 use super::{Event, EventStatus, Events};
@@ -13,7 +13,8 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 use serde_json::json;
 
-/// Events seen to in one transaction.
+/// Events seen to in one transaction: about as many as are due at one instant where very many schedules are, since what ends of
+/// the first jobs would otherwise come between the last; few enough that others wait some tens of milliseconds.
 const AT_ONCE: u32 = 1024;
 
 const DUE: &str = "FROM events WHERE next_eval_at <= ?1 ORDER BY next_eval_at, id LIMIT ?2";

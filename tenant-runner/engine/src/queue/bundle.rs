@@ -7,7 +7,7 @@
 use super::enqueue::{Prepared, insertion};
 use super::{Enqueued, NewJob, Queue};
 use crate::error::{EngineError, Result};
-use crate::store::{Answer, PATIENCE};
+use crate::store::{Answer, answered};
 use rusqlite::Connection;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -65,10 +65,7 @@ impl Queue {
             let (queue, Waiting { job, prepared, .. }) = (self.clone(), *alone);
             return self.store.write_light(move |tx| queue.insert(tx, &mut insertion(tx)?, job, &prepared)).await;
         }
-        tokio::time::timeout(PATIENCE, outcome)
-            .await
-            .map_err(|_| EngineError::unavailable("The database does not say whether it stored the change"))?
-            .map_err(|_| EngineError::unavailable("The database could not store the change"))?
+        answered(outcome).await
     }
 
     /// Given back when the bundle or the writer is full.
@@ -94,10 +91,8 @@ impl Queue {
         let mut answers = Vec::with_capacity(bundle.len());
         for Waiting { job, prepared, answer } in bundle {
             if tx.is_autocommit() {
-                // The database has given the transaction up, and the writer will find that out.
-                let what = Err(EngineError::unavailable("The database could not store the change"));
-                answers.push(Answer { to: answer, what });
-                continue;
+                // The database has given the transaction up: the writer will find that out, and who is left hears of it.
+                break;
             }
             let before = tx.total_changes();
             let what = self.insert(tx, &mut insertion, job, &prepared);

@@ -3,12 +3,14 @@
 //! connection of its own, and the writer the little that came meanwhile: only it can see to it that nothing is left, so that
 //! the log begins anew.
 //!
-//! Always true here: the log is no longer than `MOST` pages, as far as no reader holds on to an old state.
+//! Always true here: the log grows beyond `MOST` pages only by what a single transaction adds, or while a reader holds on to an
+//! old state.
 
 use super::pragmas;
+use crate::error::Result;
 use rusqlite::Connection;
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -106,11 +108,10 @@ impl Drop for Checkpoints {
     }
 }
 
-fn help(path: &std::path::Path, calls: &Receiver<()>, nearly_done: &AtomicBool) {
+fn help(path: &Path, calls: &Receiver<()>, nearly_done: &AtomicBool) {
     let mut connection = None;
     while calls.recv().is_ok() {
-        let outcome = catch_up(path, &mut connection);
-        match outcome {
+        match catch_up(path, &mut connection) {
             Ok(left) => nearly_done.store(left <= FEW, Ordering::Release),
             Err(error) => {
                 tracing::warn!(error = error.chain(), "the database's log could not be brought back beside the writer");
@@ -121,7 +122,7 @@ fn help(path: &std::path::Path, calls: &Receiver<()>, nearly_done: &AtomicBool) 
 }
 
 /// Answers how many pages are left.
-fn catch_up(path: &std::path::Path, connection: &mut Option<Connection>) -> crate::error::Result<u32> {
+fn catch_up(path: &Path, connection: &mut Option<Connection>) -> Result<u32> {
     let connection = match connection {
         Some(connection) => connection,
         none => none.insert(pragmas::open_helper(path)?),
@@ -141,7 +142,8 @@ fn catch_up(path: &std::path::Path, connection: &mut Option<Connection>) -> crat
 fn bring_back(connection: &Connection) -> rusqlite::Result<u32> {
     let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
     statement.query_row([], |row| {
-        let (length, back): (i64, i64) = (row.get(1)?, row.get(2)?);
-        Ok(u32::try_from(length - back).unwrap_or(0))
+        let (busy, length, back): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        // Somebody else is at it, and nothing is known.
+        Ok(if busy { u32::MAX } else { u32::try_from(length - back).unwrap_or(u32::MAX) })
     })
 }

@@ -18,7 +18,7 @@ mod tests;
 pub(crate) use companion::Companion;
 pub use faults::{Fault, Faults, Point};
 pub use signal::Signal;
-pub(crate) use writer::{Answer, Reserved};
+pub(crate) use writer::{Answer, Reserved, answered};
 
 use crate::error::{EngineError, Result};
 use chrono::{DateTime, Utc};
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a caller waits for its turn.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A handle on the database; clones share it. The file is closed when the last handle is gone.
 #[derive(Debug, Clone)]

@@ -31,12 +31,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     // Only takes effect before the first table exists; lets retention give space back in small steps.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    make_durable(&connection)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-    expect(&connection, "journal_mode", "wal")?;
-    expect(&connection, "synchronous", "2")?;
     expect(&connection, "foreign_keys", "1")?;
     Ok(connection)
 }
@@ -52,10 +50,14 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
 /// For whoever brings the log back into the file; durable, as the writer is.
 pub(super) fn open_helper(path: &Path) -> Result<Connection> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    expect(&connection, "journal_mode", "wal")?;
-    expect(&connection, "synchronous", "2")?;
+    make_durable(&connection)?;
     Ok(connection)
+}
+
+fn make_durable(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    expect(connection, "journal_mode", "wal")?;
+    expect(connection, "synchronous", "2")
 }
 
 fn open(path: &Path, access: OpenFlags) -> Result<Connection> {

@@ -131,6 +131,22 @@ async fn a_reader_cannot_write_and_sees_one_moment() {
 }
 
 #[tokio::test]
+async fn the_log_begins_anew_while_the_writer_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    store.write(|tx| Ok(tx.execute_batch("CREATE TABLE big (b BLOB)")?)).await.unwrap();
+    let log = dir.path().join("deep/nexaas.db-wal");
+    let mut longest = 0;
+    for _ in 0..160 {
+        store.write(|tx| Ok(tx.execute("INSERT INTO big VALUES (randomblob(1000000))", [])?)).await.unwrap();
+        longest = longest.max(std::fs::metadata(&log).unwrap().len());
+    }
+    // Its bound, and what one write adds.
+    assert!(longest < 67_000_000, "the log grew to {longest} bytes");
+    drop(store);
+}
+
+#[tokio::test]
 async fn a_full_disk_is_said_and_passes() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 4096;
 /// Writes that share one commit.
 const BATCH: usize = 1024;
+const NOT_STORED: &str = "The database could not store the change";
 
 /// How a write is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +64,7 @@ impl Reserved<'_> {
         T: Send + 'static,
     {
         let run = Box::new(move |connection: &Connection| {
-            let answers = catch_unwind(AssertUnwindSafe(|| work(connection)))
-                .unwrap_or_else(|_| Err(EngineError::internal("a write panicked")));
+            let answers = attempt(work, connection);
             let keep = answers.is_ok();
             if let Err(error) = &answers {
                 tracing::error!(error = error.chain(), "a write for many callers failed");
@@ -111,14 +111,10 @@ impl Writer {
     {
         let (answer, outcome) = oneshot::channel();
         let run = Box::new(move |connection: &Connection| {
-            let result = catch_unwind(AssertUnwindSafe(|| work(connection)))
-                .unwrap_or_else(|_| Err(EngineError::internal("a write panicked")));
+            let result = attempt(work, connection);
             let keep = result.is_ok();
             let acknowledge = Box::new(move |fate: Fate<'_>| {
-                let result = result.and_then(|value| match fate {
-                    Ok(()) => Ok(value),
-                    Err(error) => Err(not_written(error)),
-                });
+                let result = result.and_then(|value| fate.map(|()| value).map_err(not_written));
                 // Whoever asked may have left; the write stands either way.
                 let _ = answer.send(result);
             });
@@ -133,18 +129,28 @@ impl Writer {
                 .map_err(|_| EngineError::unavailable("The database is overloaded"))?
                 .map_err(|_| closed())?,
         }
-        tokio::time::timeout(PATIENCE, outcome)
-            .await
-            .map_err(|_| EngineError::unavailable("The database does not say whether it stored the change"))?
-            .map_err(|_| EngineError::unavailable("The database could not store the change"))?
+        answered(outcome).await
     }
+}
+
+fn attempt<T>(work: impl FnOnce(&Connection) -> Result<T>, connection: &Connection) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(|| work(connection)))
+        .unwrap_or_else(|_| Err(EngineError::internal("a write panicked")))
+}
+
+/// Waits for what became of a write.
+pub(crate) async fn answered<T>(outcome: oneshot::Receiver<Result<T>>) -> Result<T> {
+    tokio::time::timeout(PATIENCE, outcome)
+        .await
+        .map_err(|_| EngineError::unavailable("The database does not say whether it stored the change"))?
+        .map_err(|_| EngineError::unavailable(NOT_STORED))?
 }
 
 fn not_written(error: &Arc<EngineError>) -> EngineError {
     let public = match error.kind {
         // Says what is missing, such as space on the disk.
         Kind::Unavailable => error.public(),
-        _ => "The database could not store the change",
+        _ => NOT_STORED,
     };
     EngineError::unavailable(public).with_source(error.chain())
 }
