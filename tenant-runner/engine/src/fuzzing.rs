@@ -6,13 +6,21 @@
 #![expect(clippy::unwrap_used, reason = "a broken promise is to end the fuzzer")]
 
 use crate::bus::BusEvent;
+use crate::hooks::{self, Keys, signature as signatures};
 use crate::queue::{NewJob, Retry};
 use crate::schedule::{CatchUp, Condition, ConditionType, MOST_CAUGHT_UP, Rule, Schedule};
+use crate::standard_webhooks;
+use crate::workspace::REDACTED;
 use crate::workspace::files::Root;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Duration, Utc};
 use chrono_tz::Tz;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use nexaas_common::secret::{ExposeSecret as _, SecretString};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap};
 
 /// The files of a workspace that are read, as the first line of an input names them.
 const FILES: &[&str] = &[
@@ -133,6 +141,119 @@ pub fn facts(data: &[u8]) {
         fact.data = Value::Object(map.into_iter().rev().collect());
         assert_eq!(rule.matches(&fact), answer);
     }
+}
+
+/// When the calls that are tried arrive.
+const NOW: i64 = 1_700_000_000;
+/// What an event's keys may refer to as `${KEY}`.
+const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A call from outside: the event's metadata, a line for each header, an empty line, the body. In a header, `{v1}` and
+/// `{github}` stand for the right signatures. Exactly what is rightly signed is accepted, and no key is shown.
+pub fn signature(data: &[u8]) {
+    let border = data.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) = border.map_or((data, &[][..]), |at| (&data[..at], &data[at + 2..]));
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let Some(Ok(first)) = lines.next().map(std::str::from_utf8) else { return };
+    let metadata: Value = serde_json::from_str(first).unwrap_or_else(|_| json!({"secret": first, "token": first}));
+    let keys = keys(&metadata);
+    let secret = keys.signing.as_ref().map_or("", |secret| secret.expose_secret());
+    let github = keys.github.as_ref().map_or("", |secret| secret.expose_secret());
+
+    let lines: Vec<(&str, &str)> =
+        lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':')).map(|(n, v)| (n, v.trim())).collect();
+    let named = |wanted: &str| {
+        lines.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map_or("", |(_, value)| value).as_bytes()
+    };
+    let key = standard_webhooks::key(secret);
+    let parts = [named("webhook-id"), b".", named("webhook-timestamp"), b".", body];
+    let v1 = STANDARD.encode(by_hand(key.as_deref().unwrap_or_default(), &parts));
+    let hex = hex::encode(by_hand(github.as_bytes(), &[body]));
+    let mut headers = HeaderMap::new();
+    for (name, value) in &lines {
+        let value = value.replace("{v1}", &v1).replace("{github}", &hex);
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(value.as_bytes())) {
+            headers.append(name, value);
+        }
+    }
+
+    let only = |name: &str| {
+        let values: Vec<_> = headers.get_all(name).iter().collect();
+        if let [value] = values[..] { value.to_str().ok() } else { None }
+    };
+    let right = || {
+        let (id, stamp) = (only("webhook-id")?, only("webhook-timestamp")?);
+        let signed = by_hand(key.as_deref()?, &[id.as_bytes(), b".", stamp.as_bytes(), b".", body]);
+        let signed = format!("v1,{}", STANDARD.encode(signed));
+        let fits = (1..=256).contains(&id.len()) && !id.contains('.');
+        let in_time = (NOW - 300..=NOW + 300).contains(&stamp.parse().ok()?);
+        (fits && in_time && only("webhook-signature")?.split(' ').any(|one| one == signed)).then_some(id)
+    };
+    assert_eq!(signatures::verify(secret, &headers, body, NOW).ok(), right());
+    let right = only("x-hub-signature-256")
+        .is_some_and(|given| given.strip_prefix("sha256=").is_some_and(|given| given.eq_ignore_ascii_case(&hex)));
+    let taken = signatures::verify_github(github, &headers, body);
+    assert_eq!(taken.ok(), right.then(|| format!("github:{hex}")));
+
+    let id: String = first.chars().filter(|c| c.is_ascii_alphanumeric()).take(256).collect();
+    signed(&format!("a{}", &id[..id.len().min(255)]), body);
+}
+
+/// The keys of an event with this metadata. What was accepted is stored and shown as it is promised.
+fn keys(metadata: &Value) -> Keys {
+    #[derive(serde::Serialize)]
+    struct Shown(#[serde(serialize_with = "hooks::shown")] Option<Value>);
+
+    let secrets = HashMap::from([("KEY".to_owned(), SecretString::from(KEY))]);
+    let mut stored = metadata.clone();
+    if hooks::settle(&mut stored, None, true).is_err() {
+        return Keys::of(Some(metadata), &secrets);
+    }
+    let keys = Keys::of(Some(&stored), &secrets);
+    if let Some(given) = metadata.get("token").and_then(Value::as_str)
+        && stored["token"] != given
+    {
+        let token = keys.token.unwrap();
+        assert!(token.is(given) && !token.is(&given[1..]) && !stored["token"].to_string().contains(given));
+    }
+    let shown = serde_json::to_value(Shown(Some(stored.clone()))).unwrap();
+    for name in ["secret", "github_secret", "token"] {
+        let shown = shown.get(name).and_then(Value::as_str);
+        assert!(shown.is_none_or(|text| text == REDACTED || text.starts_with("${")));
+    }
+    let mut back = shown;
+    hooks::settle(&mut back, Some(&stored), true).unwrap();
+    assert_eq!(back, stored);
+    keys
+}
+
+/// A rightly signed call is accepted, and none that differs from it.
+fn signed(id: &str, body: &[u8]) {
+    let key = standard_webhooks::key(KEY).unwrap();
+    let headers = |id: &str, stamp: i64, signature: &str| {
+        let texts = [("webhook-id", id), ("webhook-timestamp", &stamp.to_string()), ("webhook-signature", signature)];
+        texts.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect::<HeaderMap>()
+    };
+    let verify = |headers: &HeaderMap, body: &[u8]| signatures::verify(KEY, headers, body, NOW).is_ok();
+    let right = standard_webhooks::sign(&key, id, &NOW.to_string(), body).unwrap();
+    assert!(verify(&headers(id, NOW, &right), body));
+    assert!(!verify(&headers(id, NOW, &right), &[body, b"\0"].concat()));
+    assert!(!verify(&headers(id, NOW + 1, &right), body));
+    assert!(!verify(&headers(&id[1..], NOW, &right), body));
+    let short = right.trim_end_matches('=');
+    assert!(!verify(&headers(id, NOW, &short[..short.len() - 1]), body));
+}
+
+/// HMAC-SHA256 as its definition says, without the library that is tried.
+fn by_hand(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut block = [0; 64];
+    if key.len() > 64 {
+        block[..32].copy_from_slice(&Sha256::digest(key))
+    } else {
+        block[..key.len()].copy_from_slice(key)
+    }
+    let inner = Sha256::digest([&block.map(|byte| byte ^ 0x36)[..], &parts.concat()].concat());
+    Sha256::digest([&block.map(|byte| byte ^ 0x5c)[..], &inner[..]].concat()).into()
 }
 
 fn moment(seconds: i64) -> DateTime<Utc> {
@@ -256,5 +377,10 @@ mod tests {
     #[test]
     fn no_template_breaks_its_filling_in() {
         hold("template", super::template);
+    }
+
+    #[test]
+    fn no_call_from_outside_passes_for_a_signed_one() {
+        hold("signature", super::signature);
     }
 }

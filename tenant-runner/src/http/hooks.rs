@@ -8,7 +8,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Bytes, Path};
-use super::{guard, signature};
+use super::guard;
 use crate::app::App;
 use crate::principal::{bearer, only};
 use axum::Json;
@@ -16,7 +16,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use nexaas_common::secret::ExposeSecret as _;
 use nexaas_engine::Kind;
-use nexaas_engine::hooks::{Call, Delivered, Keys, LONGEST_CALL_ID};
+use nexaas_engine::hooks::{Call, Delivered, Keys, LONGEST_CALL_ID, signature};
 use nexaas_engine::schedule::ConditionType;
 use serde_json::{Value, json};
 

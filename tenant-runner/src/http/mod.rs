@@ -20,7 +20,6 @@ pub mod output;
 pub mod queue;
 pub mod registries;
 pub mod routes;
-pub mod signature;
 pub mod skills;
 pub mod stream;
 pub mod usage;

@@ -1,6 +1,6 @@
 //! Calls from outside that fire a stored event. What runs is what the event says, never what the call says; the body only
 //! becomes data that the stored action may refer to. Who may call is decided before: by a key in the event's metadata
-//! (`keys.rs`), or by whoever asks on behalf of a known caller.
+//! (`keys.rs`, `signature.rs`), or by whoever asks on behalf of a known caller.
 //!
 //! Always true here: a call that its sender gave an id fires once, whatever happens in between, because the id is stored in
 //! the transaction of the job; a key is shown to nobody.
@@ -8,6 +8,7 @@
 mod calls;
 mod keys;
 mod pace;
+pub mod signature;
 
 #[cfg(test)]
 mod tests;

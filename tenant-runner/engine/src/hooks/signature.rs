@@ -1,10 +1,13 @@
 //! Signed calls, the receiving side. Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature` prove that
 //! whoever called knows the event's secret, that the body is theirs, and that the call is not old. GitHub's way proves
-//! the first two. Whether a call is a repetition is known to the engine, by the id that is answered here.
+//! the first two. Whether a call is a repetition is known by the id that is answered here.
+//!
+//! Always true here: only what the sender signed is accepted, with the borders between id, time and body where the sender set
+//! them.
 
-use axum::http::HeaderMap;
+use crate::standard_webhooks;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use nexaas_engine::standard_webhooks;
+use reqwest::header::HeaderMap;
 use sha2::Sha256;
 
 /// How far the sender's clock may be off, in seconds.
@@ -26,6 +29,10 @@ pub fn verify<'a>(secret: &str, headers: &'a HeaderMap, body: &[u8], now_s: i64)
     let signatures = header(STANDARD_WEBHOOKS, "webhook-signature is required once")?;
     if id.is_empty() || id.len() > 256 {
         return Err("webhook-id must have 1 to 256 characters");
+    }
+    // The parts are signed with dots between them; with one in the id, a part of a signed body could pass for the whole.
+    if id.contains('.') {
+        return Err("webhook-id must not contain a dot");
     }
     let at: i64 = stamp.parse().map_err(|_| "webhook-timestamp must be Unix seconds")?;
     if now_s.abs_diff(at) > TOLERANCE_S.unsigned_abs() {
@@ -55,9 +62,9 @@ pub fn verify_github(secret: &str, headers: &HeaderMap, body: &[u8]) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use reqwest::header::HeaderValue;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -85,6 +92,15 @@ mod tests {
         other.insert("webhook-id", HeaderValue::from_static("msg_2"));
         assert!(verify(SECRET, &other, b"{}", now).is_err());
         assert!(verify(SECRET, &HeaderMap::new(), b"{}", now).is_err());
+    }
+
+    #[test]
+    fn the_borders_between_the_signed_parts_cannot_be_moved() {
+        let now = 1_700_000_000;
+        let mut headers = signed("msg_1", now, b"{\"said\": \"see .1700000001.evil\"}");
+        headers.insert("webhook-id", HeaderValue::from_static("msg_1.1700000000.{\"said\": \"see "));
+        headers.insert("webhook-timestamp", HeaderValue::from(now + 1));
+        assert_eq!(verify(SECRET, &headers, b"evil\"}", now), Err("webhook-id must not contain a dot"));
     }
 
     #[test]
