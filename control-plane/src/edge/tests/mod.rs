@@ -24,6 +24,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, broadcast, mpsc};
 
+mod bodies;
+mod framing;
+mod websockets;
+
 /// One request as the backend saw it.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -300,94 +304,6 @@ async fn a_waiting_tenant_is_a_page_for_people_that_loads_itself_again() {
 }
 
 #[tokio::test]
-async fn a_request_that_can_be_read_in_two_ways_is_refused_and_reaches_nobody() {
-    let h = start().await;
-    let hidden = "GET /api/smuggled HTTP/1.1\r\nHost: acme.base.example\r\n\r\n";
-    let n = hidden.len();
-    for head in [
-        format!("Content-Length: {n}\r\nTransfer-Encoding: chunked\r\n"),
-        format!("Transfer-Encoding: chunked\r\nContent-Length: {n}\r\n"),
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".to_owned(),
-        "Transfer-Encoding: xchunked\r\n".to_owned(),
-        "Transfer-Encoding : chunked\r\n".to_owned(),
-        "Transfer-Encoding: chunked, gzip\r\n".to_owned(),
-        "X: a\nTransfer-Encoding: chunked\r\n".to_owned(),
-        "X: a\r\n Transfer-Encoding: chunked\r\n".to_owned(),
-        format!("Content-Length: 0\r\nContent-Length: {n}\r\n"),
-        format!("Content-Length: +{n}\r\n"),
-        "Content-Length: -1\r\n".to_owned(),
-        "Host: other.base.example\r\n".to_owned(),
-        "Host: acme.base.example\r\n".to_owned(),
-    ] {
-        let answer =
-            h.raw(&format!("POST /api/echo HTTP/1.1\r\nHost: acme.base.example\r\n{head}\r\n0\r\n\r\n{hidden}")).await;
-        assert_eq!(status(&answer), "400", "{head:?}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{head:?}: {answer}");
-    }
-    for target in [
-        "http://other.base.example/api/echo",
-        "http://acme.base.example:81/api/echo",
-        "ftp://acme.base.example/api/echo",
-    ] {
-        let answer = h.raw(&format!("GET {target} HTTP/1.1\r\nHost: acme.base.example\r\n\r\n")).await;
-        assert_eq!(status(&answer), "400", "{target}: {answer}");
-    }
-    let answer = h.raw("GET /api/echo HTTP/1.1\r\n\r\n").await;
-    assert_eq!(status(&answer), "400", "no host: {answer}");
-    assert_eq!(h.backend.targets(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_malformed_chunk_ends_the_request_and_what_follows_is_not_one() {
-    let h = start().await;
-    let answer = h
-        .raw(
-            "POST /api/echo HTTP/1.1\r\nHost: acme.base.example\r\nTransfer-Encoding: chunked\r\n\r\n\
-             3\r\nabcX\r\n0\r\n\r\nGET /api/smuggled HTTP/1.1\r\nHost: acme.base.example\r\n\r\n",
-        )
-        .await;
-    assert!(!answer.contains(" 200 "), "{answer}");
-    assert!(!h.backend.targets().contains(&"GET /api/smuggled".to_owned()));
-}
-
-#[tokio::test]
-async fn a_good_request_is_served_whole_before_a_bad_one_is_refused() {
-    let h = start().await;
-    let mut stream = h.connect().await;
-    stream
-        .write_all(b"POST /api/upload HTTP/1.1\r\nHost: acme.base.example\r\nContent-Length: 8\r\n\r\nhalf")
-        .await
-        .unwrap();
-    tokio::time::timeout(PATIENCE, h.backend.arrived.notified()).await.unwrap();
-    // One write: the end of a good body and a bad head behind it.
-    stream
-        .write_all(b"restPOST /api/echo HTTP/1.1\r\nHost: acme.base.example\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
-        .await
-        .unwrap();
-    let answers = read_until(&mut stream, "400 Bad Request").await;
-    assert!(answers.contains("200 OK"), "{answers}");
-    assert_eq!(h.backend.received.load(Ordering::SeqCst), 8);
-    assert_eq!(h.backend.targets(), ["POST /api/upload"]);
-}
-
-#[tokio::test]
-async fn pipelined_requests_are_answered_in_order_each_by_its_own_host() {
-    let h = start().await;
-    let answer = h
-        .raw(
-            "POST /api/echo HTTP/1.1\r\nHost: acme.base.example\r\nContent-Length: 5\r\n\r\nfirst\
-             POST /api/echo HTTP/1.1\r\nHost: other.base.example\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nsecond\r\n0\r\n\r\n\
-             GET / HTTP/1.1\r\nHost: acme.base.example\r\nConnection: close\r\n\r\n",
-        )
-        .await;
-    let order: Vec<usize> =
-        ["echo:first", "echo:second", "dashboard of acme"].iter().map(|t| answer.find(t).unwrap()).collect();
-    assert!(order.is_sorted(), "{answer}");
-    let tenants: Vec<String> = h.backend.seen().into_iter().map(|s| format!("{}:{}", s.tenant, s.body)).collect();
-    assert_eq!(tenants, ["acme:first", "other:second"]);
-}
-
-#[tokio::test]
 async fn connections_to_runners_are_kept_and_never_shared_between_tenants() {
     let h = start().await;
     let mut stream = h.connect().await;
@@ -442,132 +358,6 @@ async fn a_runner_cannot_set_the_panels_cookies() {
     let answer = h.get("acme.base.example", "/api/headers", "").await;
     assert!(answer.contains("x-own: kept"), "{answer}");
     assert!(!answer.contains("nexaas_session") && !answer.contains("x-nexaas-role"), "{answer}");
-}
-
-#[tokio::test]
-async fn a_stream_of_events_is_not_held_back() {
-    let h = start().await;
-    let mut stream = h.connect().await;
-    stream
-        .write_all(b"GET /api/events/stream HTTP/1.1\r\nHost: acme.base.example\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let first = read_until(&mut stream, "data: first").await;
-    assert!(!first.contains("second"));
-    h.backend.release.notify_one();
-    read_until(&mut stream, "data: second").await;
-}
-
-#[tokio::test]
-async fn a_request_body_streams_before_it_is_complete() {
-    let h = start().await;
-    let mut stream = h.connect().await;
-    stream
-        .write_all(b"POST /api/upload HTTP/1.1\r\nHost: acme.base.example\r\nConnection: close\r\nContent-Length: 10\r\n\r\nhello")
-        .await
-        .unwrap();
-    tokio::time::timeout(PATIENCE, h.backend.arrived.notified()).await.unwrap();
-    assert_eq!(h.backend.received.load(Ordering::SeqCst), 5);
-    stream.write_all(b"world").await.unwrap();
-    assert!(read_until(&mut stream, "10").await.contains("200 OK"));
-}
-
-#[tokio::test]
-async fn a_body_over_the_limit_is_refused_announced_or_not() {
-    let h = start_with(Limits { body: 1000, ..Limits::default() }).await;
-    let announced = h.raw("POST /api/upload HTTP/1.1\r\nHost: acme.base.example\r\nContent-Length: 1001\r\n\r\n").await;
-    assert_eq!(status(&announced), "413", "{announced}");
-    assert_eq!(h.backend.targets(), Vec::<String>::new());
-    let chunk = format!("200\r\n{}\r\n", "x".repeat(0x200));
-    let hidden = h
-        .raw(&format!("POST /api/upload HTTP/1.1\r\nHost: acme.base.example\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"))
-        .await;
-    assert_eq!(status(&hidden), "413", "{hidden}");
-}
-
-async fn websocket(
-    h: &Harness,
-    origin: Option<&str>,
-) -> std::result::Result<tokio_tungstenite::WebSocketStream<TcpStream>, String> {
-    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-    let mut request = "ws://acme.base.example/api/chat".into_client_request().unwrap();
-    if let Some(origin) = origin {
-        request.headers_mut().insert("origin", origin.parse().unwrap());
-    }
-    tokio_tungstenite::client_async(request, h.connect().await)
-        .await
-        .map(|(socket, _)| socket)
-        .map_err(|e| e.to_string())
-}
-
-#[tokio::test]
-async fn a_websocket_is_tunnelled_both_ways() {
-    use tokio_tungstenite::tungstenite::Message;
-    let h = start().await;
-    for origin in [None, Some("http://acme.base.example")] {
-        let mut socket = websocket(&h, origin).await.unwrap();
-        for text in ["one", "two"] {
-            socket.send(Message::text(text)).await.unwrap();
-            let answer = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
-            assert_eq!(answer, Message::text(format!("echo {text}")));
-        }
-        socket.close(None).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_websocket_from_another_site_is_refused() {
-    let h = start().await;
-    for origin in [
-        "http://other.base.example",
-        "https://acme.base.example",
-        "http://acme.base.example.evil.example",
-        "http://acme.base.example:81",
-        "null",
-    ] {
-        let error = websocket(&h, Some(origin)).await.unwrap_err();
-        assert!(error.contains("403"), "{origin}: {error}");
-    }
-    assert_eq!(h.backend.targets(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_refused_upgrade_is_no_tunnel() {
-    let h = start().await;
-    let mut stream = h.connect().await;
-    // The runner answers 200 here: the connection goes on as HTTP and the next request is judged anew.
-    stream
-        .write_all(
-            b"GET /api/echo HTTP/1.1\r\nHost: acme.base.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        )
-        .await
-        .unwrap();
-    let first = read_until(&mut stream, "echo:").await;
-    assert_eq!(status(&first), "200");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: other.base.example\r\nConnection: close\r\n\r\n").await.unwrap();
-    read_until(&mut stream, "dashboard of other").await;
-}
-
-#[tokio::test]
-async fn bytes_behind_an_unanswered_upgrade_are_not_a_request() {
-    let h = start().await;
-    let answer = h
-        .raw(
-            "GET /api/echo HTTP/1.1\r\nHost: acme.base.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Key: x\r\n\r\nGET /api/smuggled HTTP/1.1\r\nHost: acme.base.example\r\n\r\n",
-        )
-        .await;
-    assert_eq!(status(&answer), "400", "{answer}");
-    assert_eq!(h.backend.targets(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn an_upgrade_to_anything_else_is_an_ordinary_request() {
-    let h = start().await;
-    let answer = h.get("acme.base.example", "/api/echo", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n").await;
-    assert_eq!(status(&answer), "200", "{answer}");
-    assert!(!h.backend.seen()[0].headers.contains("upgrade"), "{}", h.backend.seen()[0].headers);
 }
 
 #[tokio::test]
