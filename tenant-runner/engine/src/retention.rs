@@ -69,9 +69,9 @@ pub const CORE: &[Keep] = &[
     Keep {
         table: "slots",
         // The slot of a `once` event stays as long as the event, or sending it again would run it again.
-        sql: "DELETE FROM slots WHERE (event_id, slot) IN (
-                  SELECT s.event_id, s.slot FROM slots s JOIN events e ON e.id = s.event_id
-                  WHERE e.condition_type <> 'once' AND (s.slot < :before OR s.slot <= (
+        sql: "DELETE FROM slots WHERE (slot, event) IN (
+                  SELECT s.slot, s.event FROM slots s LEFT JOIN events e ON e.number = s.event
+                  WHERE e.condition_type IS NOT 'once' AND (s.slot < :before OR s.slot <= (
                       SELECT slot FROM slots ORDER BY slot DESC LIMIT 1 OFFSET :rows))
                   ORDER BY s.slot LIMIT :at_once)",
         rows: 100_000,

@@ -121,6 +121,7 @@ pub(super) fn read(map: &Map<String, Value>, context: Context<'_>) -> Result<Eve
     crate::action::check(action_type, &action_config)?;
 
     let mut event = Event {
+        number: context.before.map_or(0, |before| before.number),
         kind: fields
             .text("type", LONGEST_NAME)?
             .or_else(|| base.map(|e| e.kind.clone()))

@@ -89,6 +89,9 @@ impl std::str::FromStr for Overlap {
 /// A schedule or trigger, with what it does and how that went.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
+    /// Its own for good: an event that comes again under the same id has another. 0 until it is stored.
+    #[serde(skip)]
+    pub(super) number: i64,
     pub id: String,
     #[serde(rename = "type")]
     pub kind: String,
@@ -146,13 +149,14 @@ impl Event {
          planned_zone, watch_from, starts_at, expires_at, jitter_s, overlap, action_type, action_config, job, status, \
          paused_reason, pause_after_failures, failures_in_row, priority, concurrency_key, max_retries, retry_backoff_minutes, \
          workspace, agent, client, description, metadata, last_run_at, last_result, run_count, fail_count, created_at, \
-         updated_at";
+         updated_at, number";
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let time = |column: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(from_micros));
         let maybe_json =
             |column: usize| row.get::<_, Option<String>>(column)?.map(|text| json(&text, column)).transpose();
         Ok(Self {
+            number: row.get(35)?,
             id: row.get(0)?,
             kind: row.get(1)?,
             condition_type: parsed(row, 2)?,

@@ -147,6 +147,19 @@ async fn once_runs_once_and_stays_done() {
 }
 
 #[tokio::test]
+async fn an_event_that_was_deleted_and_comes_again_runs_its_slots_anew() {
+    let rig = Rig::new().await;
+    let once = event("a", "once", "2026-01-01T00:00:10Z");
+    for _ in 0..2 {
+        rig.events.upsert(once.clone()).await.unwrap();
+        rig.advance(20);
+        assert_eq!(rig.events.tick().await.unwrap().fired, 1);
+        rig.events.delete("a").await.unwrap();
+    }
+    assert_eq!(rig.run_all().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_single_run_that_fails_for_good_leaves_a_failed_event() {
     let rig = Rig::new().await;
     rig.events.upsert(with(event("a", "once", "2026-01-01T00:00:10Z"), json!({"max_retries": 0}))).await.unwrap();

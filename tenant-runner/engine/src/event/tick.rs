@@ -13,9 +13,9 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 use serde_json::json;
 
-/// Events seen to in one transaction: about as many as are due at one instant where very many schedules are, since what ends of
-/// the first jobs would otherwise come between the last; few enough that others wait some tens of milliseconds.
-const AT_ONCE: u32 = 1024;
+/// Events seen to in one transaction: few enough that the first start early and that others who write wait for some
+/// milliseconds only, so many that the commits in between cost little.
+const AT_ONCE: u32 = 256;
 
 const DUE: &str = "FROM events WHERE next_eval_at <= ?1 ORDER BY next_eval_at, id LIMIT ?2";
 const EXPIRED: &str = "SELECT id FROM events WHERE expires_at <= ?1 AND status IN ('active', 'paused') LIMIT ?2";
@@ -47,6 +47,7 @@ impl Events {
     /// Sees to everything that is due: expires what has expired, queues what is to run, and says when to look again.
     pub async fn tick(&self) -> Result<Tick> {
         let (mut fired, mut most) = (0, AT_ONCE);
+        let _over = self.queue.rush().over();
         loop {
             let events = self.clone();
             match self.store.write(move |tx| events.tick_in(tx, most)).await {
@@ -70,6 +71,9 @@ impl Events {
             .prepare_cached(&format!("SELECT {} {DUE}", Event::COLUMNS))?
             .query_map(params![to_micros(now), most], Event::from_row)?
             .collect::<rusqlite::Result<_>>()?;
+        if due.len() == most as usize {
+            self.queue.rush().begin();
+        }
         let mut fired = 0;
         for event in &due {
             fired += self.advance(tx, event, now)?;
@@ -138,28 +142,28 @@ impl Events {
         let zone = event.planned_zone.is_some().then(|| (self.zone)().name());
         if status == event.status && zone == event.planned_zone.as_deref() {
             // As nearly always; it spares the rules and indices of what stays.
-            tx.prepare_cached("UPDATE events SET next_eval_at = ?2, updated_at = ?3 WHERE id = ?1")?
-                .execute(params![event.id, next.map(to_micros), to_micros(now)])?;
+            tx.prepare_cached("UPDATE events SET next_eval_at = ?2, updated_at = ?3 WHERE number = ?1")?
+                .execute(params![event.number, next.map(to_micros), to_micros(now)])?;
             return Ok(());
         }
         tx.prepare_cached(
-            "UPDATE events SET next_eval_at = ?2, status = ?3, planned_zone = ?4, updated_at = ?5 WHERE id = ?1",
+            "UPDATE events SET next_eval_at = ?2, status = ?3, planned_zone = ?4, updated_at = ?5 WHERE number = ?1",
         )?
-        .execute(params![event.id, next.map(to_micros), status.as_str(), zone, to_micros(now)])?;
+        .execute(params![event.number, next.map(to_micros), status.as_str(), zone, to_micros(now)])?;
         Ok(())
     }
 
     /// Queues the job of `slot`, unless that slot was filled before.
     fn fill(&self, tx: &Connection, event: &Event, slot: Slot) -> Result<bool> {
         let taken = tx
-            .prepare_cached("SELECT 1 FROM slots WHERE event_id = ?1 AND slot = ?2")?
-            .exists(params![event.id, to_micros(slot)])?;
+            .prepare_cached("SELECT 1 FROM slots WHERE slot = ?1 AND event = ?2")?
+            .exists(params![to_micros(slot), event.number])?;
         if taken {
             return Ok(false);
         }
         let (job, outcome) = self.fire(tx, event, Occasion { slot: Some(slot), ..Occasion::default() })?.parts();
-        tx.prepare_cached("INSERT INTO slots (event_id, slot, job_id, outcome) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![event.id, to_micros(slot), job, outcome])?;
+        tx.prepare_cached("INSERT INTO slots (slot, event, job_id, outcome) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![to_micros(slot), event.number, job, outcome])?;
         Ok(job.is_some())
     }
 
@@ -200,8 +204,8 @@ impl Events {
                 }
                 other => other,
             };
-            tx.prepare_cached("UPDATE events SET next_eval_at = ?2, planned_zone = ?3 WHERE id = ?1")?
-                .execute(params![event.id, next.map(to_micros), by_default.then(|| zone.name())])?;
+            tx.prepare_cached("UPDATE events SET next_eval_at = ?2, planned_zone = ?3 WHERE number = ?1")?
+                .execute(params![event.number, next.map(to_micros), by_default.then(|| zone.name())])?;
         }
         if !elsewhere.is_empty() {
             self.changed.raise();

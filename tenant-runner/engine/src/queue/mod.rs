@@ -25,6 +25,7 @@ mod leases;
 mod memory;
 mod past;
 mod retry;
+mod rush;
 mod spec;
 mod steps;
 mod view;
@@ -50,6 +51,7 @@ use bundle::Bundle;
 use memory::Memory;
 use nexaas_common::clock::SharedClock;
 use nexaas_common::id::BootId;
+use rush::Rush;
 use std::sync::Arc;
 
 /// Clones share one queue.
@@ -63,6 +65,7 @@ pub struct Queue {
     ready: Signal,
     memory: Arc<Memory>,
     bundle: Arc<Bundle>,
+    rush: Rush,
 }
 
 impl Queue {
@@ -70,7 +73,7 @@ impl Queue {
     pub async fn open(store: Store, bus: Bus, clock: SharedClock, boot: BootId) -> Result<Self> {
         let ready = store.signal();
         let memory = Arc::new(Memory::new(clock.clone(), ready.clone()));
-        let queue = Self { store, bus, clock, boot, ready, memory, bundle: Arc::default() };
+        let queue = Self { store, bus, clock, boot, ready, memory, bundle: Arc::default(), rush: Rush::default() };
         let opening = queue.memory.clone();
         queue.store.read(move |c| opening.open(c)).await?;
         queue.store.join(queue.memory.clone());
@@ -84,6 +87,10 @@ impl Queue {
     /// Wakes when a job may have become claimable.
     pub fn ready(&self) -> &Signal {
         &self.ready
+    }
+
+    pub(crate) fn rush(&self) -> &Rush {
+        &self.rush
     }
 
     pub(crate) fn handoff(&self) -> &Arc<Handoff> {

@@ -254,3 +254,27 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn the_jobs_of_an_event_are_listed_newest_first_whether_they_live_or_have_ended() {
+    let rig = Rig::new().await;
+    let of = |event: &str| NewJob { event_id: Some(event.into()), ..job() };
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        rig.queue.enqueue(of("other")).await.unwrap();
+        ids.insert(0, rig.queue.enqueue(of("mine")).await.unwrap());
+        // Every other one has ended when the next comes.
+        if n % 2 == 0 {
+            rig.run_all().await;
+        }
+    }
+    let list = async |state: Option<JobState>, before: Option<JobId>, limit: u32| {
+        let filter =
+            JobFilter { state, before, limit: Some(limit), event_id: Some("mine".into()), ..JobFilter::default() };
+        rig.queue.list(filter).await.unwrap().into_iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None, None, 50).await, ids);
+    assert_eq!(list(None, Some(ids[1]), 3).await, ids[2..5]);
+    assert_eq!(list(Some(JobState::Ready), None, 50).await, ids[..1]);
+    assert_eq!(list(Some(JobState::Succeeded), None, 2).await, ids[1..3]);
+}

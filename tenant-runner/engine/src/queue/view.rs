@@ -193,12 +193,24 @@ fn list(c: &Connection, filter: &JobFilter) -> Result<Vec<Job>> {
         Some(JobState::Dead) => "state = 'dead'",
         Some(JobState::Cancelled) => "state = 'cancelled'",
     };
-    let by_event = if filter.event_id.is_some() { "event_id = ?2 AND event_id IS NOT NULL" } else { "?2 IS NULL" };
-    let mut statement = c.prepare_cached(&format!(
-        "SELECT {} FROM jobs WHERE seq < ?1 AND {by_event} AND (?3 IS NULL OR agent = ?3) AND {by_state}
-         ORDER BY seq DESC LIMIT ?4",
-        Job::COLUMNS
-    ))?;
+    let of = |which: &str| {
+        let columns = Job::COLUMNS;
+        format!(
+            "SELECT {columns}, seq FROM jobs WHERE seq < ?1 AND {which} AND (?3 IS NULL OR agent = ?3) AND {by_state}"
+        )
+    };
+    // An event's jobs are in two indices, each in the order of the list: those that live, and those that have ended.
+    let (live, ended) = (
+        "event_id = ?2 AND event_id IS NOT NULL AND finished_at IS NULL",
+        "event_id = ?2 AND event_id IS NOT NULL AND finished_at IS NOT NULL",
+    );
+    let jobs = match (&filter.event_id, filter.state) {
+        (None, _) => of("?2 IS NULL"),
+        (Some(_), Some(JobState::Ready | JobState::Running)) => of(live),
+        (Some(_), Some(JobState::Succeeded | JobState::Dead | JobState::Cancelled)) => of(ended),
+        (Some(_), None) => format!("{} UNION ALL {}", of(live), of(ended)),
+    };
+    let mut statement = c.prepare_cached(&format!("{jobs} ORDER BY seq DESC LIMIT ?4"))?;
     let jobs = statement.query_map(params![before, filter.event_id, filter.agent, limit], Job::from_row)?;
     Ok(jobs.collect::<rusqlite::Result<_>>()?)
 }

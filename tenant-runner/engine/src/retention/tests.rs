@@ -1,6 +1,8 @@
 use super::{CORE, Keep, pass};
+use crate::event::EventStatus;
 use crate::queue::Outcome;
 use crate::testing::{Rig, job};
+use serde_json::json;
 
 #[tokio::test]
 async fn retention_removes_what_is_old_and_keeps_what_runs() {
@@ -36,4 +38,33 @@ async fn retention_keeps_no_more_rows_than_it_may() {
         .await
         .unwrap();
     assert_eq!(counts, 3);
+}
+
+#[tokio::test]
+async fn a_slot_passes_with_its_time_unless_it_is_the_only_one_of_an_event() {
+    let rig = Rig::new().await;
+    for (id, condition, expression) in
+        [("often", "interval", "60"), ("gone", "interval", "60"), ("once", "once", "2026-01-01T00:01:00Z")]
+    {
+        let event = json!({"id": id, "type": "t", "condition_type": condition, "condition_expr": expression,
+            "action_type": "script", "action_config": {"command": "true"}});
+        rig.events.upsert(event).await.unwrap();
+    }
+    rig.advance(60);
+    assert_eq!(rig.events.tick().await.unwrap().fired, 3);
+    rig.events.delete("gone").await.unwrap();
+    rig.advance(8 * 24 * 3600);
+    pass(&rig.store, CORE, rig.now()).await.unwrap();
+    let left = rig
+        .store
+        .read(|c| {
+            let mut statement =
+                c.prepare("SELECT e.id FROM slots s LEFT JOIN events e ON e.number = s.event ORDER BY e.id")?;
+            let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(left, [Some("once".to_owned())]);
+    assert_eq!(rig.events.get("once").await.unwrap().status, EventStatus::Completed);
 }

@@ -71,5 +71,8 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens_in_whatever_order() {
                 assert!(total.crashes.contains_key(&(*kind, point)), "no {kind} was crashed at, {point} its commit");
             }
         }
+        for kind in steps::REFUSED {
+            assert!(!total.crashes.contains_key(&(*kind, "before")), "a {kind} was refused and committed all the same");
+        }
     }
 }

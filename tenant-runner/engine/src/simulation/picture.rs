@@ -186,7 +186,10 @@ impl Camera {
     }
 
     fn slots(&self) -> BTreeMap<(String, i64), Option<Uuid>> {
-        let mut statement = self.0.prepare_cached("SELECT event_id, slot, job_id FROM slots").unwrap();
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT e.id, s.slot, s.job_id FROM slots s JOIN events e ON e.number = s.event")
+            .unwrap();
         let rows = statement.query_map([], |row| {
             let job = row.get::<_, Option<[u8; 16]>>(2)?.map(Uuid::from_bytes);
             Ok(((row.get(0)?, row.get(1)?), job))

@@ -203,6 +203,9 @@ pub enum Op {
     Restart,
 }
 
+/// The kinds of steps that are always refused: alone they never come to a commit.
+pub const REFUSED: &[&str] = &["late step", "late finish"];
+
 /// The kinds of steps that write.
 pub const WRITES: &[&str] = &[
     "start",
@@ -215,8 +218,6 @@ pub const WRITES: &[&str] = &[
     "finish: failure",
     "finish: cancelled",
     "step",
-    "late step",
-    "late finish",
     "cancel",
     "retry",
     "retry dead",

@@ -40,6 +40,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     23 "023_hooks";
     27 "027_events_paused";
     30 "030_cheaper_rules";
+    31 "031_slots_by_time";
 };
 
 pub(super) fn apply(connection: &mut Connection, now: DateTime<Utc>) -> Result<()> {

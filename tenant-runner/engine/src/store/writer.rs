@@ -155,6 +155,14 @@ fn not_written(error: &Arc<EngineError>) -> EngineError {
     EngineError::unavailable(public).with_source(error.chain())
 }
 
+/// What to do with a transaction that was filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    Commit,
+    /// Its only write has failed.
+    Undo,
+}
+
 /// How a transaction went on.
 enum Next {
     Continue,
@@ -191,10 +199,14 @@ impl Setup {
     }
 
     /// One transaction with as many of `writes` as it can hold: all of them, unless SQLite itself gives the transaction up.
-    fn transaction(&self, writes: &mut impl Iterator<Item = Write>) -> Next {
+    fn transaction(&self, writes: &mut impl ExactSizeIterator<Item = Write>) -> Next {
         let companions = self.companions.all();
         let mut applied: Vec<Applied> = Vec::new();
-        let outcome = self.fill(writes, &companions, &mut applied);
+        let filled = self.fill(writes, &companions, &mut applied);
+        if matches!(filled, Ok(Filled::Undo)) {
+            return self.undo(&companions, applied);
+        }
+        let outcome = filled.map(|_| ());
         if outcome.is_ok() && self.fault(Point::BeforeCommit) == Fault::Crash {
             return Next::Crashed;
         }
@@ -221,19 +233,34 @@ impl Setup {
         Next::Continue
     }
 
+    /// Ends a transaction whose only write has failed: its own answer says why.
+    fn undo(&self, companions: &[Arc<dyn Companion>], applied: Vec<Applied>) -> Next {
+        if !self.connection.is_autocommit()
+            && let Err(error) = statement(&self.connection, "ROLLBACK")
+        {
+            tracing::error!(%error, "a write that failed could not be undone");
+        }
+        companions.iter().for_each(|companion| companion.settle(false));
+        applied.into_iter().for_each(|done| (done.acknowledge)(Ok(())));
+        Next::Continue
+    }
+
     /// Everything of a transaction but its commit.
     fn fill(
         &self,
-        writes: &mut impl Iterator<Item = Write>,
+        writes: &mut impl ExactSizeIterator<Item = Write>,
         companions: &[Arc<dyn Companion>],
         applied: &mut Vec<Applied>,
-    ) -> Result<()> {
+    ) -> Result<Filled> {
         let connection = &self.connection;
         statement(connection, "BEGIN IMMEDIATE")?;
+        // Who is alone needs no savepoint, for which SQLite would copy each page that changes: the transaction serves as one.
+        let alone = writes.len() == 1;
         for write in writes {
+            let undo = if alone { Undo::Nothing } else { write.undo };
             let marks: Vec<usize> = companions.iter().map(|companion| companion.mark()).collect();
             let before = connection.total_changes();
-            if write.undo == Undo::Savepoint {
+            if undo == Undo::Savepoint {
                 statement(connection, "SAVEPOINT write")?;
             }
             let done = (write.run)(connection);
@@ -246,7 +273,8 @@ impl Setup {
             if !keep {
                 companions.iter().zip(&marks).for_each(|(companion, mark)| companion.rewind(*mark));
             }
-            match write.undo {
+            match undo {
+                Undo::Nothing if alone && !keep => return Ok(Filled::Undo),
                 Undo::Savepoint => {
                     if !keep {
                         statement(connection, "ROLLBACK TO write")?;
@@ -259,7 +287,8 @@ impl Setup {
                 Undo::Nothing => {}
             }
         }
-        companions.iter().try_for_each(|companion| companion.seal(connection))
+        companions.iter().try_for_each(|companion| companion.seal(connection))?;
+        Ok(Filled::Commit)
     }
 
     fn fault(&self, point: Point) -> Fault {

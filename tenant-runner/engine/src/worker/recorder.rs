@@ -56,6 +56,12 @@ impl Recorder {
 async fn run(queue: Queue, mut inbox: mpsc::Receiver<Message>, token: CancellationToken) {
     let mut messages = Vec::with_capacity(AT_ONCE);
     while inbox.recv_many(&mut messages, AT_ONCE).await > 0 {
+        queue.rush().calm().await;
+        while messages.len() < AT_ONCE
+            && let Ok(message) = inbox.try_recv()
+        {
+            messages.push(message);
+        }
         let (mut ended, mut flushes) = (Vec::with_capacity(messages.len()), Vec::new());
         for message in messages.drain(..) {
             match message {
