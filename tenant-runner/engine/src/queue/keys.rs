@@ -117,6 +117,12 @@ impl Keys {
         self.dirty.insert(name.clone());
     }
 
+    pub fn forget_starts(&mut self, name: &str) {
+        if let Some(key) = self.all.get_mut(name) {
+            key.starts.clear();
+        }
+    }
+
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -55,6 +55,8 @@ pub(super) enum Note {
     Ended(Final, i64),
     /// A job of this key, whose starts are counted, started at this time.
     Paced(Arc<str>, i64),
+    /// Starts of this key are counted no more, and those before mean nothing.
+    Unpaced(Arc<str>),
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +101,9 @@ impl State {
     /// Changes what a key allows, in memory and in its row.
     pub fn set_limits(&mut self, tx: &Connection, name: &Arc<str>, limits: Limits, now: DateTime<Utc>) -> Result<()> {
         self.keys.set(name, limits);
+        if limits.rate.is_none() {
+            self.notes.push(Note::Unpaced(name.clone()));
+        }
         save_limits(tx, name, &limits, to_micros(now))
     }
 
@@ -197,8 +202,10 @@ impl State {
         read_limits(c, &mut self.keys)?;
         // What was started in this transaction and is kept is not in the stored rows yet.
         for note in &self.notes {
-            if let Note::Paced(name, at) = note {
-                self.keys.replay_start(name, *at);
+            match note {
+                Note::Paced(name, at) => self.keys.replay_start(name, *at),
+                Note::Unpaced(name) => self.keys.forget_starts(name),
+                Note::Start(_) | Note::Enter(..) | Note::Leave(_) | Note::Cancel(_) | Note::Ended(..) => {}
             }
         }
         let mut statement = c.prepare_cached(
@@ -314,7 +321,7 @@ impl Companion for Memory {
                     }
                 }
                 Note::Ended(ended, change) => state.totals.add(ended, change),
-                Note::Paced(..) => {}
+                Note::Paced(..) | Note::Unpaced(_) => {}
             }
         }
         let last = state.next_seq - 1;

@@ -70,6 +70,29 @@ async fn a_start_counts_once_for_its_rate_also_when_another_write_of_its_commit_
 }
 
 #[tokio::test]
+async fn starts_that_a_lifted_rate_has_forgotten_stay_so_when_another_write_of_the_commit_is_undone() {
+    let rig = Rig::new().await;
+    let rate = Rate { count: 1, period: Duration::from_secs(10) };
+    rig.queue.set_key("k", 100, Some(rate)).await.unwrap();
+    for _ in 0..2 {
+        rig.queue.enqueue(keyed("k")).await.unwrap();
+    }
+    let (leave, go_on) = std::sync::mpsc::channel();
+    let gate = rig.store.write(move |_| go_on.recv().map_err(crate::EngineError::internal));
+    let (_, started, lifted, refused, set, ()) = futures::join!(
+        gate,
+        rig.queue.claim(1),
+        rig.queue.set_key("k", 50, None),
+        rig.queue.retry(JobId::generate()),
+        rig.queue.set_key("k", 100, Some(rate)),
+        async { leave.send(()).unwrap() }
+    );
+    (lifted.unwrap(), set.unwrap());
+    assert_eq!((started.unwrap().jobs.len(), refused.unwrap_err().kind), (1, Kind::NotFound));
+    assert_eq!(rig.claim(10).await.len(), 1, "the rate counts from when it was set");
+}
+
+#[tokio::test]
 async fn a_rate_spreads_starts_over_time() {
     let rig = Rig::new().await;
     let rate = Rate { count: 2, period: Duration::from_secs(10) };
