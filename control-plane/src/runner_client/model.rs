@@ -135,6 +135,14 @@ pub struct BusEvent {
     pub kind: String,
 }
 
+/// What happened, as the bus keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    pub kind: String,
+    pub data: Value,
+    pub at: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueueView {
     pub queued: u64,

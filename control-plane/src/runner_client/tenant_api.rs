@@ -209,6 +209,17 @@ impl TenantApi {
         Ok(stream.map(|e| e.map(|e| BusEvent { seq: e.seq, kind: e.r#type }).map_err(error_of)).boxed())
     }
 
+    /// What happened lately of these kinds, newest first.
+    pub async fn facts(&self, kinds: &[&str], limit: u32) -> Result<Vec<Fact>> {
+        let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        let message = wire::ListBusEventsRequest { before_seq: 0, limit, kinds };
+        let fact = |e: wire::BusEvent| {
+            let data = serde_json::from_str(&e.data_json).map_err(Error::internal)?;
+            Ok(Fact { kind: e.r#type, data, at: e.created_at })
+        };
+        call!(self, EventsClient.list_bus_events(message), READ)?.events.into_iter().map(fact).collect()
+    }
+
     // ---- Queue ----
 
     pub async fn queue(&self) -> Result<QueueView> {
@@ -239,7 +250,16 @@ impl TenantApi {
 
     /// The jobs that have failed for good, newest first.
     pub async fn dead_jobs(&self, limit: u32) -> Result<Vec<Job>> {
-        let message = wire::ListJobsRequest { state: "dead".to_owned(), limit, ..Default::default() };
+        self.jobs_in("dead", limit).await
+    }
+
+    /// Jobs of all states, newest first.
+    pub async fn jobs(&self, limit: u32) -> Result<Vec<Job>> {
+        self.jobs_in("", limit).await
+    }
+
+    async fn jobs_in(&self, state: &str, limit: u32) -> Result<Vec<Job>> {
+        let message = wire::ListJobsRequest { state: state.to_owned(), limit, ..Default::default() };
         Ok(call!(self, QueueClient.list_jobs(message), READ)?.jobs.into_iter().map(job).collect())
     }
 

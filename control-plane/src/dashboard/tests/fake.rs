@@ -384,6 +384,44 @@ impl events_server::Events for Fake {
         self.did(format!("trigger {}", request.into_inner().id));
         Ok(Response::new(wire::TriggerEventResponse { job_id: "j9".into() }))
     }
+    async fn list_bus_events(
+        &self,
+        request: Request<wire::ListBusEventsRequest>,
+    ) -> Answer<wire::ListBusEventsResponse> {
+        known(&request)?;
+        let kinds = request.into_inner().kinds;
+        let fact = |seq: u64, kind: &str, data: serde_json::Value, at: &str| wire::BusEvent {
+            seq,
+            r#type: kind.into(),
+            data_json: data.to_string(),
+            created_at: at.into(),
+            ..Default::default()
+        };
+        let all = vec![
+            fact(9, "job.started", serde_json::json!({"job_id": "j4"}), "2026-11-24T20:58:00Z"),
+            fact(
+                8,
+                "event.skipped",
+                serde_json::json!({"id": "link-check", "reason": "overlap"}),
+                "2026-11-24T20:50:00Z",
+            ),
+            fact(
+                7,
+                "event.paused",
+                serde_json::json!({"id": "lead", "reason": format!("3 jobs in a row failed for good; the last: {HOSTILE}")}),
+                "2026-11-24T19:00:00Z",
+            ),
+            fact(6, "workspace.changed", serde_json::json!({"revision": 4, "problems": 1}), "2026-11-24T17:30:00Z"),
+            fact(
+                5,
+                "event.created",
+                serde_json::json!({"id": "weekly-report", "description": "Weekly client report", "status": "active"}),
+                "2026-11-24T17:00:00Z",
+            ),
+        ];
+        let events = all.into_iter().filter(|e| kinds.contains(&e.r#type)).collect();
+        Ok(Response::new(wire::ListBusEventsResponse { events, next_before_seq: 0 }))
+    }
     async fn watch_bus(&self, request: Request<wire::WatchBusRequest>) -> Answer<Streamed<wire::BusEvent>> {
         known(&request)?;
         self.did(format!("watch after {}", request.into_inner().after_seq));
@@ -413,7 +451,8 @@ impl queue_server::Queue for Fake {
     async fn list_jobs(&self, request: Request<wire::ListJobsRequest>) -> Answer<wire::ListJobsResponse> {
         known(&request)?;
         let wanted = request.into_inner().state;
-        let jobs = self.state.lock().unwrap().jobs.iter().filter(|j| j.state == wanted).cloned().collect();
+        let all = self.state.lock().unwrap().jobs.clone();
+        let jobs = all.into_iter().filter(|j| wanted.is_empty() || j.state == wanted).collect();
         Ok(Response::new(wire::ListJobsResponse { jobs, ..Default::default() }))
     }
     async fn retry_job(&self, request: Request<wire::RetryJobRequest>) -> Answer<wire::Job> {

@@ -196,6 +196,29 @@ async fn a_page_shows_every_widget_and_no_hostile_text_becomes_markup() {
 }
 
 #[tokio::test]
+async fn a_timeline_mixes_jobs_with_what_changed_and_keeps_to_the_types_that_are_asked_for() {
+    let site = Site::new().await;
+    let timeline = site.get("/-/partial/widget/studio/today/3").await.text;
+    let told = [
+        "Weekly client report is running",
+        "link-check left out a run",
+        "lead was paused",
+        "Send invoice reminders failed",
+        "The workspace&#39;s files changed",
+        "Weekly client report was planned",
+    ];
+    let places: Vec<Option<usize>> = told.iter().map(|title| timeline.find(title)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} in {timeline}");
+    assert!(timeline.contains("1 file has a problem") && !timeline.contains(HOSTILE));
+
+    let only = json!({"types": ["event", "job.dead"]});
+    site.fake.state.lock().unwrap().perspectives[0].pages[0].components[3] = component("event-timeline", "", 6, only);
+    let timeline = site.get("/-/partial/widget/studio/today/3").await.text;
+    assert!(timeline.contains("lead was paused") && timeline.contains("Send invoice reminders failed"));
+    assert!(!timeline.contains("is running") && !timeline.contains("files changed"));
+}
+
+#[tokio::test]
 async fn the_start_page_is_the_default_page_and_a_fresh_workspace_shows_the_overview() {
     let site = Site::new().await;
     assert!(site.get("/").await.text.contains("<h1>Today</h1>"));

@@ -1,15 +1,19 @@
-//! What happened, newest first: jobs and alerts as they are stored, or the schedules by their next run.
+//! What happened, newest first: jobs and alerts as they are stored, and what the bus tells of schedules and of the workspace;
+//! or the schedules by their next run.
 
 use super::{Place, settings};
-use crate::dashboard::describe::{condition, event_name, event_state, job_name, job_path, job_row, job_time};
+use crate::dashboard::describe::{condition, event_name, event_state, job_name, job_path, job_row, job_time, line};
 use crate::error::{Error, Result};
-use crate::runner_client::model::{Alert, Component, Event, Job, JobState};
+use crate::runner_client::model::{Alert, Component, Event, Fact, Job, JobState};
 use nexaas_dashboard::layout::Tone;
 use nexaas_dashboard::widgets::event_timeline::{EventTimeline, TimelineRow};
 use nexaas_dashboard::widgets::{Html, html};
 use serde::Deserialize;
 
 const MAX_EVENTS: u32 = 1000;
+/// Of the bus. Jobs and alerts have rows of their own, which say more and are kept for longer.
+const FACTS: &[&str] =
+    &["event.created", "event.updated", "event.paused", "event.skipped", "event.deleted", "workspace.changed"];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -41,9 +45,12 @@ pub async fn draw(place: &Place<'_>, component: &Component) -> Result<Html> {
     }
     let view = match config.show {
         Show::Bus => {
-            let (queue, alerts) =
-                tokio::try_join!(place.api.queue(), place.api.alerts(u32::try_from(limit).unwrap_or(100)))?;
-            let mut all: Vec<Happened> = queue.recent.iter().map(of_job).chain(alerts.iter().map(of_alert)).collect();
+            let most = u32::try_from(limit).unwrap_or(100);
+            let api = place.api;
+            let (jobs, alerts, facts) = tokio::try_join!(api.jobs(most), api.alerts(most), api.facts(FACTS, most))?;
+            let mut all: Vec<Happened> = jobs.iter().map(of_job).collect();
+            all.extend(alerts.iter().map(of_alert));
+            all.extend(facts.iter().filter_map(of_fact));
             all.retain(|h| {
                 config.types.is_empty()
                     || config.types.iter().any(|t| h.kind == t || h.kind.starts_with(&format!("{t}.")))
@@ -52,7 +59,7 @@ pub async fn draw(place: &Place<'_>, component: &Component) -> Result<Html> {
             EventTimeline {
                 rows: all.into_iter().take(limit).map(|h| h.row).collect(),
                 empty_title: "Nothing has happened yet".to_owned(),
-                empty_text: "Jobs and alerts appear here as they happen.".to_owned(),
+                empty_text: "Jobs, alerts and changes appear here as they happen.".to_owned(),
             }
         }
         Show::Schedules => {
@@ -106,6 +113,41 @@ fn of_alert(alert: &Alert) -> Happened {
         href: String::new(),
     };
     Happened { kind: "alert.raised", row }
+}
+
+/// None: a kind that is not asked for.
+fn of_fact(fact: &Fact) -> Option<Happened> {
+    let text = |key: &str| fact.data.get(key).and_then(|value| value.as_str()).unwrap_or_default();
+    let name = Some(text("description")).filter(|name| !name.is_empty()).unwrap_or(text("id"));
+    let (kind, tone, title, detail) = match fact.kind.as_str() {
+        "event.created" => ("event.created", Tone::Info, format!("{name} was planned"), String::new()),
+        "event.deleted" => ("event.deleted", Tone::Idle, format!("{name} was removed"), String::new()),
+        "event.paused" => ("event.paused", Tone::Warn, format!("{name} was paused"), line(text("reason"), 120)),
+        "event.skipped" => (
+            "event.skipped",
+            Tone::Idle,
+            format!("{name} left out a run"),
+            "The one before was still at work".to_owned(),
+        ),
+        "event.updated" => match text("status") {
+            "failed" => ("event.updated", Tone::Bad, format!("{name} cannot go on"), line(text("error"), 120)),
+            "expired" => ("event.updated", Tone::Idle, format!("{name} has expired"), String::new()),
+            "paused" => ("event.updated", Tone::Idle, format!("{name} was paused"), String::new()),
+            _ => ("event.updated", Tone::Info, format!("{name} was changed"), String::new()),
+        },
+        "workspace.changed" => {
+            let problems = fact.data.get("problems").and_then(|count| count.as_u64()).unwrap_or(0);
+            let (tone, detail) = match problems {
+                0 => (Tone::Info, String::new()),
+                1 => (Tone::Warn, "1 file has a problem".to_owned()),
+                more => (Tone::Warn, format!("{more} files have problems")),
+            };
+            ("workspace.changed", tone, "The workspace's files changed".to_owned(), detail)
+        }
+        _ => return None,
+    };
+    let href = if fact.kind == "workspace.changed" { "/workspace" } else { "/workspace/events" };
+    Some(Happened { kind, row: TimelineRow { tone, title, detail, at: fact.at.clone(), href: href.to_owned() } })
 }
 
 fn of_schedule(event: &Event) -> TimelineRow {

@@ -96,7 +96,7 @@ fn topics(component: &Component) -> &'static [&'static str] {
     match component.kind.as_str() {
         "stat-cards" => &["queue", "events", "workspace", "alerts", "usage"],
         "agent-tree" | "registry-table" => &["workspace"],
-        "event-timeline" => &["queue", "events", "alerts"],
+        "event-timeline" => &["queue", "events", "workspace", "alerts"],
         "queue-status" => &["queue"],
         _ => &[],
     }
