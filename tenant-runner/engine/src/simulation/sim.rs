@@ -5,7 +5,7 @@ use super::faults;
 use super::model::Model;
 use super::picture::Picture;
 use super::rng::Rng;
-use super::steps::{CHANGES, Op, Spec, ended};
+use super::steps::{CHANGES, Op, Spec, ended, outcome};
 use super::world::World;
 use crate::bus::BusEvent;
 use crate::error::{EngineError, Kind};
@@ -105,6 +105,8 @@ pub struct Sim {
     pub(super) figures: Figures,
     trace: Vec<String>,
     crashes: bool,
+    /// Most jobs fail.
+    pub(super) gloomy: bool,
 }
 
 /// Says how to replay a run that failed.
@@ -129,6 +131,7 @@ impl Sim {
     pub async fn run(seed: u64, steps: usize) -> Figures {
         let mut rng = Rng::new(seed);
         let now = utc(CHANGES[rng.below(CHANGES.len())]) - Duration::seconds(rng.range(0, 150_000));
+        let gloomy = rng.chance(1, 4);
         let world = World::new(now);
         let mut sim = Self {
             seed,
@@ -149,6 +152,7 @@ impl Sim {
             figures: Figures::default(),
             trace: Vec::new(),
             crashes: true,
+            gloomy,
         };
         sim.world.start().await.unwrap();
         for _ in 0..steps {
@@ -459,6 +463,13 @@ impl Sim {
         self.act(Op::Advance(Duration::days(1))).await;
         self.act(Op::Tick).await;
         self.act(Op::Follow).await;
+        if self.gloomy {
+            self.act(Op::Claim(16)).await;
+            while !self.held.is_empty() {
+                let outcome = outcome(&mut self.rng, true);
+                self.act(Op::Finish(0, outcome)).await;
+            }
+        }
         for id in self.model.schedules.keys().copied().collect::<Vec<_>>() {
             self.act(Op::Delete(id)).await;
         }

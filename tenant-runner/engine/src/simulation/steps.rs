@@ -5,7 +5,7 @@ use super::oracle::Rule;
 use super::rng::Rng;
 use super::sim::Sim;
 use crate::queue::{JobState, Outcome};
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Duration, DurationRound as _, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
@@ -284,7 +284,7 @@ impl Sim {
                 16..28 => Op::Claim(1 + self.rng.below(4)),
                 28 => Op::Room(self.rng.range(1, 3)),
                 29..31 => Op::Feed,
-                31..46 if !self.held.is_empty() => Op::Finish(self.rng.below(self.held.len()), outcome(&mut self.rng)),
+                31..46 if !self.held.is_empty() => Op::Finish(self.one_held(), outcome(&mut self.rng, self.gloomy)),
                 90..92 if !self.held.is_empty() => {
                     self.tags += 1;
                     Op::Step(self.rng.below(self.held.len()), format!("r{}", self.tags))
@@ -315,6 +315,12 @@ impl Sim {
         }
     }
 
+    /// In gloom rather a job of a schedule.
+    fn one_held(&mut self) -> usize {
+        let of_schedule = self.held.iter().position(|job| job.event_id.is_some()).filter(|_| self.gloomy);
+        of_schedule.unwrap_or_else(|| self.rng.below(self.held.len()))
+    }
+
     fn any_job(&mut self) -> i64 {
         self.rng.range(1, 2 + self.before.jobs.keys().next_back().copied().unwrap_or(0))
     }
@@ -334,7 +340,7 @@ impl Sim {
                 0..4 => Op::Enqueue(Box::new(self.spec(1))),
                 4..6 if !free.is_empty() => {
                     let at = self.rng.below(free.len());
-                    Op::Finish(free.swap_remove(at), outcome(&mut self.rng))
+                    Op::Finish(free.swap_remove(at), outcome(&mut self.rng, self.gloomy))
                 }
                 6 if !self.stale.is_empty() => Op::LateFinish(self.rng.below(self.stale.len())),
                 7 if !live.is_empty() => Op::Cancel(*self.rng.pick(live)),
@@ -407,6 +413,9 @@ impl Sim {
         let expires = rng.chance(1, 6).then(|| now + Duration::seconds(rng.range(60, 200_000)));
         let once = if let Rule::Once { at } = &rule { Some(*at) } else { None };
         let starts = rng.chance(1, 4).then(|| now + Duration::seconds(rng.range(-20_000, 60_000)));
+        // Often at a quarter of an hour, where slots are.
+        let quarter = |at: DateTime<Utc>| at.duration_trunc(Duration::minutes(15)).unwrap_or(at);
+        let starts = starts.map(|at| if rng.chance(1, 2) { quarter(at) } else { at });
         let starts = starts.filter(|at| expires.is_none_or(|end| *at < end) && once.is_none_or(|once| *at <= once));
         Plan {
             id,
@@ -418,7 +427,7 @@ impl Sim {
             max_retries: rng.range(0, 3) as u32,
             jitter_s: if rng.chance(1, 4) { 300 } else { 0 },
             overlap,
-            pause_after: rng.chance(1, 3).then(|| rng.range(1, 4) as u32),
+            pause_after: rng.chance(if self.gloomy { 2 } else { 1 }, 3).then(|| rng.range(1, 4) as u32),
             starts,
             expires,
         }
@@ -454,11 +463,13 @@ fn wanted(rng: &mut Rng) -> Wanted {
     Wanted { kinds, member }
 }
 
-fn outcome(rng: &mut Rng) -> Outcome {
+/// `gloomy`: most fail for good, so that schedules pause.
+pub(super) fn outcome(rng: &mut Rng, gloomy: bool) -> Outcome {
     match rng.below(10) {
-        0..5 => Outcome::Succeeded("done".into()),
-        5..8 => Outcome::failed("no"),
-        8 => Outcome::Failed { error: "never".into(), permanent: true, retry_after: None },
+        0..2 => Outcome::Succeeded("done".into()),
+        2..5 if !gloomy => Outcome::Succeeded("done".into()),
+        5..8 if !gloomy => Outcome::failed("no"),
+        2..9 => Outcome::Failed { error: "never".into(), permanent: true, retry_after: None },
         _ => Outcome::Cancelled,
     }
 }
