@@ -87,7 +87,8 @@ async fn starts_that_a_lifted_rate_has_forgotten_stay_so_when_another_write_of_t
         rig.queue.set_key("k", 100, Some(rate)),
         async { leave.send(()).unwrap() }
     );
-    (lifted.unwrap(), set.unwrap());
+    lifted.unwrap();
+    set.unwrap();
     assert_eq!((started.unwrap().jobs.len(), refused.unwrap_err().kind), (1, Kind::NotFound));
     assert_eq!(rig.claim(10).await.len(), 1, "the rate counts from when it was set");
 }
