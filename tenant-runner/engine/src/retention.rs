@@ -71,8 +71,8 @@ pub const CORE: &[Keep] = &[
         // The slot of a `once` event stays as long as the event, or sending it again would run it again.
         sql: "DELETE FROM slots WHERE (slot, event) IN (
                   SELECT s.slot, s.event FROM slots s LEFT JOIN events e ON e.number = s.event
-                  WHERE e.condition_type IS NOT 'once' AND (s.slot < :before OR s.slot <= (
-                      SELECT slot FROM slots ORDER BY slot DESC LIMIT 1 OFFSET :rows))
+                  WHERE e.condition_type IS NOT 'once' AND s.slot <= max(:before - 1, coalesce(
+                      (SELECT slot FROM slots ORDER BY slot DESC LIMIT 1 OFFSET :rows), :before - 1))
                   ORDER BY s.slot LIMIT :at_once)",
         rows: 100_000,
         age: Duration::days(7),

@@ -68,3 +68,27 @@ async fn a_slot_passes_with_its_time_unless_it_is_the_only_one_of_an_event() {
     assert_eq!(left, [Some("once".to_owned())]);
     assert_eq!(rig.events.get("once").await.unwrap().status, EventStatus::Completed);
 }
+
+#[tokio::test]
+async fn of_many_slots_the_last_ones_stay() {
+    let rig = Rig::new().await;
+    let event = json!({"id": "often", "type": "t", "condition_type": "interval", "condition_expr": "60",
+        "action_type": "script", "action_config": {"command": "true"}});
+    rig.events.upsert(event).await.unwrap();
+    for _ in 0..7 {
+        rig.advance(60);
+        assert_eq!(rig.events.tick().await.unwrap().fired, 1);
+    }
+    let rules: Vec<_> = CORE.iter().map(|rule| Keep { rows: 3, ..*rule }).collect();
+    pass(&rig.store, &rules, rig.now()).await.unwrap();
+    let left = rig
+        .store
+        .read(|c| {
+            Ok(c.query_row("SELECT count(*), max(slot) FROM slots", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(left, (3, rig.now().timestamp_micros()));
+}
