@@ -5,12 +5,19 @@ use super::{Place, settings};
 use crate::dashboard::describe::{condition, event_name, event_state, job_name, job_path, job_row, job_time, line};
 use crate::error::{Error, Result};
 use crate::runner_client::model::{Alert, Component, Event, Fact, Job, JobState};
+use chrono::{DateTime, TimeDelta};
 use nexaas_dashboard::layout::Tone;
 use nexaas_dashboard::widgets::event_timeline::{EventTimeline, TimelineRow};
 use nexaas_dashboard::widgets::{Html, html};
 use serde::Deserialize;
 
 const MAX_EVENTS: u32 = 1000;
+/// More than there are rows, because several may share one.
+const MOST_FACTS: u32 = 200;
+/// What happens within this time of one another may share a row.
+const MOMENT: TimeDelta = TimeDelta::seconds(60);
+/// Names in a row that stands for several.
+const NAMED: usize = 3;
 /// Of the bus. Jobs and alerts have rows of their own, which say more and are kept for longer.
 const FACTS: &[&str] =
     &["event.created", "event.updated", "event.paused", "event.skipped", "event.deleted", "workspace.changed"];
@@ -47,10 +54,11 @@ pub async fn draw(place: &Place<'_>, component: &Component) -> Result<Html> {
         Show::Bus => {
             let most = u32::try_from(limit).unwrap_or(100);
             let api = place.api;
-            let (jobs, alerts, facts) = tokio::try_join!(api.jobs(most), api.alerts(most), api.facts(FACTS, most))?;
+            let (jobs, alerts, facts) =
+                tokio::try_join!(api.jobs(most), api.alerts(most), api.facts(FACTS, MOST_FACTS))?;
             let mut all: Vec<Happened> = jobs.iter().map(of_job).collect();
             all.extend(alerts.iter().map(of_alert));
-            all.extend(facts.iter().filter_map(of_fact));
+            all.extend(of_facts(&facts));
             all.retain(|h| {
                 config.types.is_empty()
                     || config.types.iter().any(|t| h.kind == t || h.kind.starts_with(&format!("{t}.")))
@@ -115,39 +123,96 @@ fn of_alert(alert: &Alert) -> Happened {
     Happened { kind: "alert.raised", row }
 }
 
+/// What a fact says of something.
+struct News {
+    kind: &'static str,
+    tone: Tone,
+    name: String,
+    /// What became of it; and of several.
+    verb: [&'static str; 2],
+    detail: String,
+    at: String,
+}
+
 /// None: a kind that is not asked for.
-fn of_fact(fact: &Fact) -> Option<Happened> {
+fn news(fact: &Fact) -> Option<News> {
     let text = |key: &str| fact.data.get(key).and_then(|value| value.as_str()).unwrap_or_default();
-    let name = Some(text("description")).filter(|name| !name.is_empty()).unwrap_or(text("id"));
-    let (kind, tone, title, detail) = match fact.kind.as_str() {
-        "event.created" => ("event.created", Tone::Info, format!("{name} was planned"), String::new()),
-        "event.deleted" => ("event.deleted", Tone::Idle, format!("{name} was removed"), String::new()),
-        "event.paused" => ("event.paused", Tone::Warn, format!("{name} was paused"), line(text("reason"), 120)),
-        "event.skipped" => (
-            "event.skipped",
-            Tone::Idle,
-            format!("{name} left out a run"),
-            "The one before was still at work".to_owned(),
-        ),
+    let none = String::new;
+    let (kind, tone, verb, detail) = match fact.kind.as_str() {
+        "event.created" => ("event.created", Tone::Info, ["was planned", "were planned"], none()),
+        "event.deleted" => ("event.deleted", Tone::Idle, ["was removed", "were removed"], none()),
+        "event.paused" => ("event.paused", Tone::Warn, ["was paused", "were paused"], line(text("reason"), 120)),
+        "event.skipped" => {
+            ("event.skipped", Tone::Idle, ["left out a run"; 2], "The one before was still at work".to_owned())
+        }
         "event.updated" => match text("status") {
-            "failed" => ("event.updated", Tone::Bad, format!("{name} cannot go on"), line(text("error"), 120)),
-            "expired" => ("event.updated", Tone::Idle, format!("{name} has expired"), String::new()),
-            "paused" => ("event.updated", Tone::Idle, format!("{name} was paused"), String::new()),
-            _ => ("event.updated", Tone::Info, format!("{name} was changed"), String::new()),
+            "failed" => ("event.updated", Tone::Bad, ["cannot go on"; 2], line(text("error"), 120)),
+            "expired" => ("event.updated", Tone::Idle, ["has expired", "have expired"], none()),
+            "paused" => ("event.updated", Tone::Idle, ["was paused", "were paused"], none()),
+            _ => ("event.updated", Tone::Info, ["was changed", "were changed"], none()),
         },
         "workspace.changed" => {
-            let problems = fact.data.get("problems").and_then(|count| count.as_u64()).unwrap_or(0);
-            let (tone, detail) = match problems {
-                0 => (Tone::Info, String::new()),
+            let (tone, detail) = match fact.data.get("problems").and_then(|count| count.as_u64()).unwrap_or(0) {
+                0 => (Tone::Info, none()),
                 1 => (Tone::Warn, "1 file has a problem".to_owned()),
                 more => (Tone::Warn, format!("{more} files have problems")),
             };
-            ("workspace.changed", tone, "The workspace's files changed".to_owned(), detail)
+            ("workspace.changed", tone, ["changed"; 2], detail)
         }
         _ => return None,
     };
-    let href = if fact.kind == "workspace.changed" { "/workspace" } else { "/workspace/events" };
-    Some(Happened { kind, row: TimelineRow { tone, title, detail, at: fact.at.clone(), href: href.to_owned() } })
+    let name = match text("description") {
+        _ if kind == "workspace.changed" => "The workspace's files",
+        "" => text("id"),
+        description => description,
+    };
+    Some(News { kind, tone, name: name.to_owned(), verb, detail, at: fact.at.clone() })
+}
+
+/// Rows for what the bus tells, newest first; where the same became of many within a moment, one for all of them.
+fn of_facts(facts: &[Fact]) -> Vec<Happened> {
+    let all: Vec<News> = facts.iter().filter_map(news).collect();
+    let together = |a: &News, b: &News| a.kind == b.kind && a.verb == b.verb && within_a_moment(&b.at, &a.at);
+    let mut rows = Vec::new();
+    for group in all.chunk_by(together) {
+        match group {
+            [first, _, _, ..] if first.kind != "workspace.changed" => rows.push(summary(first, group)),
+            [first, ..] if first.kind == "workspace.changed" => rows.push(row_of(first)),
+            few => rows.extend(few.iter().map(row_of)),
+        }
+    }
+    rows
+}
+
+fn row_of(news: &News) -> Happened {
+    let href = if news.kind == "workspace.changed" { "/workspace" } else { "/workspace/events" };
+    let row = TimelineRow {
+        tone: news.tone,
+        title: format!("{} {}", news.name, news.verb[0]),
+        detail: news.detail.clone(),
+        at: news.at.clone(),
+        href: href.to_owned(),
+    };
+    Happened { kind: news.kind, row }
+}
+
+fn summary(first: &News, group: &[News]) -> Happened {
+    let names: Vec<&str> = group.iter().take(NAMED).map(|news| news.name.as_str()).collect();
+    let more = match group.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let mut happened = row_of(first);
+    happened.row.title = format!("{} schedules {}", group.len(), first.verb[1]);
+    happened.row.detail = format!("{}{more}", names.join(", "));
+    happened
+}
+
+fn within_a_moment(earlier: &str, later: &str) -> bool {
+    match (DateTime::parse_from_rfc3339(earlier), DateTime::parse_from_rfc3339(later)) {
+        (Ok(earlier), Ok(later)) => later - earlier <= MOMENT,
+        (Err(_), _) | (_, Err(_)) => false,
+    }
 }
 
 fn of_schedule(event: &Event) -> TimelineRow {
@@ -157,5 +222,42 @@ fn of_schedule(event: &Event) -> TimelineRow {
         detail: condition(event),
         at: event.next_eval_at.clone(),
         href: "/workspace/events".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fact(kind: &str, id: &str, at: &str) -> Fact {
+        Fact { kind: kind.into(), data: json!({"id": id}), at: format!("2026-11-24T{at}Z") }
+    }
+
+    #[test]
+    fn what_became_of_many_at_once_is_one_row() {
+        let facts = [
+            fact("event.created", "e", "10:00:30.5"),
+            fact("event.created", "d", "10:00:30"),
+            fact("event.created", "c", "10:00:00"),
+            fact("event.created", "b", "09:59:59"),
+            fact("workspace.changed", "", "09:59:58"),
+            fact("workspace.changed", "", "09:59:57"),
+            fact("event.deleted", "b", "09:30:00"),
+            fact("event.created", "a", "09:00:00"),
+            fact("event.created", "z", "08:00:00"),
+        ];
+        let rows: Vec<(String, String)> = of_facts(&facts).into_iter().map(|h| (h.row.title, h.row.detail)).collect();
+        let rows: Vec<(&str, &str)> = rows.iter().map(|(title, detail)| (title.as_str(), detail.as_str())).collect();
+        assert_eq!(
+            rows,
+            [
+                ("4 schedules were planned", "e, d, c and 1 more"),
+                ("The workspace's files changed", ""),
+                ("b was removed", ""),
+                ("a was planned", ""),
+                ("z was planned", ""),
+            ]
+        );
     }
 }
