@@ -251,6 +251,10 @@ async fn every_page_under_workspace_is_drawn() {
         assert!(page.text.contains(part), "{part} on {path}");
         assert!(!page.text.contains(HOSTILE), "{path}");
     }
+    // A widget leads on, but not to the page that it is on.
+    let links = async |page: &str| site.get(page).await.text.matches("href=\"/workspace/queue\"").count();
+    assert_eq!(links("/workspace/queue").await, links("/workspace/skills").await);
+    assert!(links("/workspace").await > links("/workspace/skills").await);
     for path in ["/workspace/jobs/none", "/workspace/registries/none", "/p/studio/none", "/p/-/overview", "/nothing"] {
         let page = site.get(path).await;
         assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");

@@ -140,7 +140,8 @@ async fn frame(place: Place<'_>, component: &Component) -> Frame {
         dress: dress(component),
         url: place.url(),
         trigger: trigger.join(", "),
-        more: more(component),
+        // Not to where one is already.
+        more: more(component).filter(|(_, href)| href != place.path),
         inside,
     }
 }
