@@ -39,9 +39,12 @@ impl EngineError {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
-    /// `rule` continues the sentence that the field's name begins: `must be …`.
+    /// `rule` continues the sentence that the field's name begins: `must be …`. A name that could not be seen is quoted.
     pub fn invalid(field: impl Into<String>, rule: impl fmt::Display) -> Self {
-        let field = field.into();
+        let mut field = field.into();
+        if field.trim().is_empty() {
+            field = format!("{field:?}");
+        }
         let message = format!("{field} {rule}");
         Self::new(Kind::Invalid { field }, message)
     }
@@ -146,5 +149,7 @@ mod tests {
         let error = EngineError::invalid("condition_expr", "must be a cron expression");
         assert_eq!(error.field(), Some("condition_expr"));
         assert_eq!(error.public(), "condition_expr must be a cron expression");
+        let unseen = EngineError::invalid("", "is not a field of a job");
+        assert_eq!((unseen.field(), unseen.public()), (Some("\"\""), "\"\" is not a field of a job"));
     }
 }
