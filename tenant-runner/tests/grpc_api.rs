@@ -365,5 +365,9 @@ async fn jobs_keys_and_past_facts_are_reached_as_over_http() {
     let past = events.list_bus_events(operator(past)).await.unwrap().into_inner();
     assert_eq!((past.events.len(), past.events[0].r#type.as_str()), (1, "event.updated"));
     assert_eq!(past.next_before_seq, past.events[0].seq);
+    let later = wire::ListBusEventsRequest { since: "2999-01-01T00:00:00Z".into(), ..Default::default() };
+    assert!(events.list_bus_events(operator(later)).await.unwrap().into_inner().events.is_empty());
+    let never = wire::ListBusEventsRequest { since: "soon".into(), ..Default::default() };
+    assert_eq!(events.list_bus_events(operator(never)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     tenant.stop().await;
 }

@@ -237,6 +237,8 @@ async fn what_happened_is_read_backwards_and_watched_on_over_a_restart() {
     assert!(seqs[0] > seqs[1], "newest first");
     let older = alone.api.get(&format!("/api/bus?before={}", past["next_before"])).await;
     assert!(older["events"].as_array().unwrap().iter().all(|e| e["seq"].as_u64().unwrap() < seqs[1]));
+    let since = alone.api.get("/api/bus?since=2999-01-01T00:00:00Z").await;
+    assert_eq!(since["events"], json!([]));
     let some = alone.api.get("/api/bus?type=job.succeeded,event.created").await;
     assert_eq!(some["events"].as_array().unwrap().len(), 1);
     assert_eq!(some["events"][0]["seq"], last.id);

@@ -209,10 +209,10 @@ impl TenantApi {
         Ok(stream.map(|e| e.map(|e| BusEvent { seq: e.seq, kind: e.r#type }).map_err(error_of)).boxed())
     }
 
-    /// What happened lately of these kinds, newest first.
-    pub async fn facts(&self, kinds: &[&str], limit: u32) -> Result<Vec<Fact>> {
+    /// What happened of these kinds, newest first; from `since` (RFC 3339) on, unless that is empty.
+    pub async fn facts(&self, kinds: &[&str], since: &str, limit: u32) -> Result<Vec<Fact>> {
         let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        let message = wire::ListBusEventsRequest { before_seq: 0, limit, kinds };
+        let message = wire::ListBusEventsRequest { before_seq: 0, limit, kinds, since: since.to_owned() };
         let fact = |e: wire::BusEvent| {
             let data = serde_json::from_str(&e.data_json).map_err(Error::internal)?;
             Ok(Fact { kind: e.r#type, data, at: e.created_at })

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -63,16 +64,33 @@ struct Line<'a, T> {
     at: i64,
 }
 
-/// A fact as it is read back.
+/// A fact as it is read back. Nothing is copied until it is known to be wanted.
 #[derive(Deserialize)]
 struct Stored<'a> {
     seq: u64,
-    #[serde(rename = "type")]
-    kind: String,
-    source: String,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
     #[serde(borrow)]
     data: &'a RawValue,
     at: i64,
+}
+
+impl<'a> Stored<'a> {
+    fn read(line: &'a str) -> Result<Self> {
+        serde_json::from_str(line).map_err(EngineError::internal)
+    }
+
+    fn event(self) -> Result<BusEvent> {
+        Ok(BusEvent {
+            seq: self.seq,
+            kind: self.kind.into_owned(),
+            source: self.source.into_owned(),
+            data: serde_json::from_str(self.data.get()).map_err(EngineError::internal)?,
+            created_at: from_micros(self.at),
+        })
+    }
 }
 
 /// Clones share one bus.
@@ -161,11 +179,19 @@ impl Bus {
     }
 
     /// Past events before `before_seq` (the newest, without one), newest first. `kinds` are whole types or begin with one and
-    /// end in `.*`; none means all. At most 1000, and no further back than some thousand events that do not match.
-    pub async fn history(&self, before_seq: Option<u64>, limit: u32, kinds: Vec<String>) -> Result<Vec<BusEvent>> {
+    /// end in `.*`; none means all. At most 1000, and only what happened from `since` on; what matches rarely is looked for in
+    /// all that is kept otherwise.
+    pub async fn history(
+        &self,
+        before_seq: Option<u64>,
+        since: Option<DateTime<Utc>>,
+        limit: u32,
+        kinds: Vec<String>,
+    ) -> Result<Vec<BusEvent>> {
         let before = before_seq.unwrap_or(i64::MAX as u64).min(i64::MAX as u64);
         let limit = limit.clamp(1, MOST_LISTED) as usize;
-        self.store.read(move |c| past(c, before, limit, &kinds)).await
+        let since = since.map_or(i64::MIN, to_micros);
+        self.store.read(move |c| past(c, before, since, limit, &kinds)).await
     }
 }
 
@@ -289,9 +315,9 @@ fn page(connection: &Connection, after: u64) -> Result<VecDeque<BusEvent>> {
     while let Some(row) = rows.next()? {
         let facts = row.get_ref(0)?.as_str().map_err(EngineError::internal)?;
         for line in facts.lines() {
-            let event = unpack(line)?;
-            if event.seq > after {
-                page.push_back(event);
+            let stored = Stored::read(line)?;
+            if stored.seq > after {
+                page.push_back(stored.event()?);
             }
         }
     }
@@ -301,10 +327,10 @@ fn page(connection: &Connection, after: u64) -> Result<VecDeque<BusEvent>> {
 /// Rows looked at for one answer of `history`.
 const MOST_LOOKED_AT: usize = 5000;
 
-fn past(connection: &Connection, before: u64, limit: usize, kinds: &[String]) -> Result<Vec<BusEvent>> {
+fn past(connection: &Connection, before: u64, since: i64, limit: usize, kinds: &[String]) -> Result<Vec<BusEvent>> {
     // Begins with the row that holds `before`, if there is one.
     let mut statement = connection.prepare_cached(
-        "SELECT facts FROM bus_packs
+        "SELECT facts, created_at FROM bus_packs
          WHERE last_seq <= coalesce((SELECT min(last_seq) FROM bus_packs WHERE last_seq >= ?1), ?1) ORDER BY last_seq DESC",
     )?;
     let mut rows = statement.query([before])?;
@@ -314,26 +340,20 @@ fn past(connection: &Connection, before: u64, limit: usize, kinds: &[String]) ->
         && let Some(row) = rows.next()?
     {
         seen += 1;
+        // A row bears the time of its last fact.
+        if row.get::<_, i64>(1)? < since {
+            break;
+        }
         let facts = row.get_ref(0)?.as_str().map_err(EngineError::internal)?;
         for line in facts.lines().rev() {
-            let event = unpack(line)?;
-            if event.seq < before && kind_matches(&event.kind, kinds) && found.len() < limit {
-                found.push(event);
+            let stored = Stored::read(line)?;
+            let wanted = stored.seq < before && stored.at >= since && kind_matches(&stored.kind, kinds);
+            if wanted && found.len() < limit {
+                found.push(stored.event()?);
             }
         }
     }
     Ok(found)
-}
-
-fn unpack(line: &str) -> Result<BusEvent> {
-    let stored: Stored<'_> = serde_json::from_str(line).map_err(EngineError::internal)?;
-    Ok(BusEvent {
-        seq: stored.seq,
-        kind: stored.kind,
-        source: stored.source,
-        data: serde_json::from_str(stored.data.get()).map_err(EngineError::internal)?,
-        created_at: from_micros(stored.at),
-    })
 }
 
 #[cfg(test)]
@@ -388,6 +408,26 @@ mod tests {
         assert_eq!(seq, 2);
         let mut told = Box::pin(rig.bus.subscribe(Some(0)));
         assert_eq!(told.next().await.unwrap().data["n"], 2);
+    }
+
+    #[tokio::test]
+    async fn the_past_goes_no_further_back_than_is_asked_for() {
+        let rig = Rig::new().await;
+        for n in 0..3 {
+            rig.bus.announce(fact(n)).await.unwrap();
+            rig.bus.announce(Fact::new("job.queued", "test", json!({}))).await.unwrap();
+            rig.advance(10);
+        }
+        let past = async |since: Option<DateTime<Utc>>, limit: u32, kinds: &[&str]| {
+            let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+            let found = rig.bus.history(None, since, limit, kinds).await.unwrap();
+            found.into_iter().map(|event| event.seq).collect::<Vec<_>>()
+        };
+        let ago = |seconds| Some(rig.now() - chrono::Duration::seconds(seconds));
+        assert_eq!(past(None, 10, &["workspace.*"]).await, [5, 3, 1]);
+        assert_eq!(past(ago(20), 10, &["workspace.*"]).await, [5, 3], "the moment itself counts");
+        assert_eq!(past(ago(19), 10, &[]).await, [6, 5]);
+        assert_eq!(past(ago(30), 4, &[]).await, [6, 5, 4, 3]);
     }
 
     #[tokio::test]

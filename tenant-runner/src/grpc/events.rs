@@ -1,6 +1,6 @@
 //! Schedules and triggers, and the stream of what happens.
 
-use super::convert::{given, json, limit, maybe_time, time};
+use super::convert::{given, json, limit, maybe_time, parse_time, time};
 use super::{Service, guard, status, wire};
 use crate::principal::stream_end;
 use futures::StreamExt as _;
@@ -76,9 +76,10 @@ impl wire::events_server::Events for Service {
         &self,
         request: Request<wire::ListBusEventsRequest>,
     ) -> Result<Response<wire::ListBusEventsResponse>, Status> {
-        let wire::ListBusEventsRequest { before_seq, limit: asked, kinds } = request.into_inner();
+        let wire::ListBusEventsRequest { before_seq, limit: asked, kinds, since } = request.into_inner();
+        let since = parse_time("since", &since)?;
         let (before, most) = (Some(before_seq).filter(|seq| *seq > 0), limit(asked, 100, 1000));
-        let found = self.app.engine().bus().history(before, most, kinds).await.map_err(status::of)?;
+        let found = self.app.engine().bus().history(before, since, most, kinds).await.map_err(status::of)?;
         let full = found.len() == most as usize;
         let next_before_seq = found.last().filter(|_| full).map(|event| event.seq).unwrap_or_default();
         Ok(Response::new(wire::ListBusEventsResponse {

@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use chrono::{DateTime, Utc};
 
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(ApiError))]
@@ -28,6 +29,15 @@ impl<T: Default + serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> fo
             return Ok(Self(T::default()));
         }
         Json::<T>::from_request(Request::from_parts(parts, bytes.into()), state).await.map(|Json(body)| Self(body))
+    }
+}
+
+/// A moment in a query; empty is the same as none.
+pub fn moment(field: &'static str, text: Option<String>) -> Result<Option<DateTime<Utc>>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match DateTime::parse_from_rfc3339(&text) {
+        Ok(at) => Ok(Some(at.with_timezone(&Utc))),
+        Err(_) => Err(ApiError::invalid(field, "must be a time such as 2026-01-31T08:00:00Z")),
     }
 }
 

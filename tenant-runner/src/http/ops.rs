@@ -1,13 +1,12 @@
 //! How the engine is, its alerts, who does not want to hear of them, what was measured, and the repairs that can be asked for.
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{Json as Body, Path, Query};
+use super::extract::{Json as Body, Path, Query, moment};
 use crate::app::App;
 use crate::principal::Principal;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use chrono::{DateTime, Utc};
 use nexaas_engine::ops::{AlertFilter, SilenceSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -102,14 +101,7 @@ pub struct Snapshots {
 }
 
 pub async fn snapshots(State(app): State<App>, Query(query): Query<Snapshots>) -> ApiResult<Json<Value>> {
-    let since = match given(query.since) {
-        Some(text) => Some(
-            DateTime::parse_from_rfc3339(&text)
-                .map_err(|_| ApiError::invalid("since", "must be a time such as 2026-01-31T08:00:00Z"))?
-                .with_timezone(&Utc),
-        ),
-        None => None,
-    };
+    let since = moment("since", query.since)?;
     Ok(Json(json!(app.engine().ops().snapshots(since, query.limit.unwrap_or(500)).await?)))
 }
 

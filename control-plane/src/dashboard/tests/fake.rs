@@ -389,7 +389,10 @@ impl events_server::Events for Fake {
         request: Request<wire::ListBusEventsRequest>,
     ) -> Answer<wire::ListBusEventsResponse> {
         known(&request)?;
-        let kinds = request.into_inner().kinds;
+        let wire::ListBusEventsRequest { kinds, since, .. } = request.into_inner();
+        if !since.is_empty() {
+            self.did(format!("facts since {since}"));
+        }
         let fact = |seq: u64, kind: &str, data: serde_json::Value, at: &str| wire::BusEvent {
             seq,
             r#type: kind.into(),
@@ -419,7 +422,7 @@ impl events_server::Events for Fake {
                 "2026-11-24T17:00:00Z",
             ),
         ];
-        let events = all.into_iter().filter(|e| kinds.contains(&e.r#type)).collect();
+        let events = all.into_iter().filter(|e| kinds.contains(&e.r#type) && e.created_at >= since).collect();
         Ok(Response::new(wire::ListBusEventsResponse { events, next_before_seq: 0 }))
     }
     async fn watch_bus(&self, request: Request<wire::WatchBusRequest>) -> Answer<Streamed<wire::BusEvent>> {
@@ -450,9 +453,9 @@ impl queue_server::Queue for Fake {
     }
     async fn list_jobs(&self, request: Request<wire::ListJobsRequest>) -> Answer<wire::ListJobsResponse> {
         known(&request)?;
-        let wanted = request.into_inner().state;
+        let wire::ListJobsRequest { state: wanted, limit, .. } = request.into_inner();
         let all = self.state.lock().unwrap().jobs.clone();
-        let jobs = all.into_iter().filter(|j| wanted.is_empty() || j.state == wanted).collect();
+        let jobs = all.into_iter().filter(|j| wanted.is_empty() || j.state == wanted).take(limit as usize).collect();
         Ok(Response::new(wire::ListJobsResponse { jobs, ..Default::default() }))
     }
     async fn retry_job(&self, request: Request<wire::RetryJobRequest>) -> Answer<wire::Job> {

@@ -216,6 +216,17 @@ async fn a_timeline_mixes_jobs_with_what_changed_and_keeps_to_the_types_that_are
     let timeline = site.get("/-/partial/widget/studio/today/3").await.text;
     assert!(timeline.contains("lead was paused") && timeline.contains("Send invoice reminders failed"));
     assert!(!timeline.contains("is running") && !timeline.contains("files changed"));
+    assert!(site.fake.deeds().is_empty());
+
+    // With as many jobs as rows, what is older than they has no place, and is not looked for.
+    let short = component("event-timeline", "", 6, json!({"limit": 3}));
+    site.fake.state.lock().unwrap().perspectives[0].pages[0].components[3] = short;
+    let timeline = site.get("/-/partial/widget/studio/today/3").await.text;
+    assert!(
+        timeline.contains("Draft next week&#39;s posts is waiting") && timeline.contains("link-check left out a run")
+    );
+    assert!(!timeline.contains("lead was paused"));
+    assert_eq!(site.fake.deeds(), ["facts since 2026-11-24T20:10:00Z"]);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ const MAX_EVENTS: u32 = 1000;
 const MOST_FACTS: u32 = 200;
 /// What happens within this time of one another may share a row.
 const MOMENT: TimeDelta = TimeDelta::seconds(60);
+/// So many of which the same became still have a row each.
+const APART: usize = 2;
 /// Names in a row that stands for several.
 const NAMED: usize = 3;
 /// Of the bus. Jobs and alerts have rows of their own, which say more and are kept for longer.
@@ -39,8 +41,9 @@ enum Show {
 }
 
 /// A row and the type it is filtered by.
+#[derive(Debug, Clone)]
 struct Happened {
-    kind: &'static str,
+    kind: String,
     row: TimelineRow,
 }
 
@@ -53,15 +56,16 @@ pub async fn draw(place: &Place<'_>, component: &Component) -> Result<Html> {
     let view = match config.show {
         Show::Bus => {
             let most = u32::try_from(limit).unwrap_or(100);
-            let api = place.api;
-            let (jobs, alerts, facts) =
-                tokio::try_join!(api.jobs(most), api.alerts(most), api.facts(FACTS, MOST_FACTS))?;
+            let (jobs, alerts) = tokio::try_join!(place.api.jobs(most), place.api.alerts(most))?;
+            let all_types = config.types.is_empty();
+            // What is older than as many jobs as there are rows has no place among them; a busy bus holds much of it.
+            let since = jobs.iter().map(job_time).min().filter(|_| all_types && jobs.len() == limit);
+            let facts = place.api.facts(FACTS, &since.unwrap_or_default(), MOST_FACTS).await?;
             let mut all: Vec<Happened> = jobs.iter().map(of_job).collect();
             all.extend(alerts.iter().map(of_alert));
             all.extend(of_facts(&facts));
             all.retain(|h| {
-                config.types.is_empty()
-                    || config.types.iter().any(|t| h.kind == t || h.kind.starts_with(&format!("{t}.")))
+                all_types || config.types.iter().any(|t| h.kind == *t || h.kind.starts_with(&format!("{t}.")))
             });
             all.sort_by(|a, b| b.row.at.cmp(&a.row.at));
             EventTimeline {
@@ -104,7 +108,7 @@ fn of_job(job: &Job) -> Happened {
         at: job_time(job),
         href: job_path(&job.id),
     };
-    Happened { kind, row }
+    Happened { kind: kind.to_owned(), row }
 }
 
 fn of_alert(alert: &Alert) -> Happened {
@@ -120,92 +124,84 @@ fn of_alert(alert: &Alert) -> Happened {
         at: alert.created_at.clone(),
         href: String::new(),
     };
-    Happened { kind: "alert.raised", row }
+    Happened { kind: "alert.raised".to_owned(), row }
 }
 
 /// What a fact says of something.
 struct News {
-    kind: &'static str,
-    tone: Tone,
+    happened: Happened,
     name: String,
-    /// What became of it; and of several.
-    verb: [&'static str; 2],
-    detail: String,
-    at: String,
+    /// What became of several at once; none where the newest alone tells it.
+    of_many: Option<&'static str>,
 }
 
 /// None: a kind that is not asked for.
 fn news(fact: &Fact) -> Option<News> {
     let text = |key: &str| fact.data.get(key).and_then(|value| value.as_str()).unwrap_or_default();
     let none = String::new;
-    let (kind, tone, verb, detail) = match fact.kind.as_str() {
-        "event.created" => ("event.created", Tone::Info, ["was planned", "were planned"], none()),
-        "event.deleted" => ("event.deleted", Tone::Idle, ["was removed", "were removed"], none()),
-        "event.paused" => ("event.paused", Tone::Warn, ["was paused", "were paused"], line(text("reason"), 120)),
-        "event.skipped" => {
-            ("event.skipped", Tone::Idle, ["left out a run"; 2], "The one before was still at work".to_owned())
+    let name = if text("description").is_empty() { text("id") } else { text("description") };
+    let (tone, verb, of_many, detail) = match (fact.kind.as_str(), text("status")) {
+        ("event.created", _) => (Tone::Info, "was planned", "were planned", none()),
+        ("event.deleted", _) => (Tone::Idle, "was removed", "were removed", none()),
+        ("event.paused", _) => (Tone::Warn, "was paused", "were paused", line(text("reason"), 120)),
+        ("event.skipped", _) => {
+            (Tone::Idle, "left out a run", "left out a run", "The one before was still at work".to_owned())
         }
-        "event.updated" => match text("status") {
-            "failed" => ("event.updated", Tone::Bad, ["cannot go on"; 2], line(text("error"), 120)),
-            "expired" => ("event.updated", Tone::Idle, ["has expired", "have expired"], none()),
-            "paused" => ("event.updated", Tone::Idle, ["was paused", "were paused"], none()),
-            _ => ("event.updated", Tone::Info, ["was changed", "were changed"], none()),
-        },
-        "workspace.changed" => {
-            let (tone, detail) = match fact.data.get("problems").and_then(|count| count.as_u64()).unwrap_or(0) {
-                0 => (Tone::Info, none()),
-                1 => (Tone::Warn, "1 file has a problem".to_owned()),
-                more => (Tone::Warn, format!("{more} files have problems")),
-            };
-            ("workspace.changed", tone, ["changed"; 2], detail)
-        }
+        ("event.updated", "failed") => (Tone::Bad, "cannot go on", "cannot go on", line(text("error"), 120)),
+        ("event.updated", "expired") => (Tone::Idle, "has expired", "have expired", none()),
+        ("event.updated", "paused") => (Tone::Idle, "was paused", "were paused", none()),
+        ("event.updated", _) => (Tone::Info, "was changed", "were changed", none()),
+        ("workspace.changed", _) => return Some(of_workspace(fact)),
         _ => return None,
     };
-    let name = match text("description") {
-        _ if kind == "workspace.changed" => "The workspace's files",
-        "" => text("id"),
-        description => description,
+    let row = TimelineRow {
+        tone,
+        title: format!("{name} {verb}"),
+        detail,
+        at: fact.at.clone(),
+        href: "/workspace/events".to_owned(),
     };
-    Some(News { kind, tone, name: name.to_owned(), verb, detail, at: fact.at.clone() })
+    Some(News { happened: Happened { kind: fact.kind.clone(), row }, name: name.to_owned(), of_many: Some(of_many) })
+}
+
+fn of_workspace(fact: &Fact) -> News {
+    let (tone, detail) = match fact.data.get("problems").and_then(|count| count.as_u64()).unwrap_or(0) {
+        0 => (Tone::Info, String::new()),
+        1 => (Tone::Warn, "1 file has a problem".to_owned()),
+        more => (Tone::Warn, format!("{more} files have problems")),
+    };
+    let title = "The workspace's files changed".to_owned();
+    let row = TimelineRow { tone, title, detail, at: fact.at.clone(), href: "/workspace".to_owned() };
+    News { happened: Happened { kind: fact.kind.clone(), row }, name: String::new(), of_many: None }
 }
 
 /// Rows for what the bus tells, newest first; where the same became of many within a moment, one for all of them.
 fn of_facts(facts: &[Fact]) -> Vec<Happened> {
     let all: Vec<News> = facts.iter().filter_map(news).collect();
-    let together = |a: &News, b: &News| a.kind == b.kind && a.verb == b.verb && within_a_moment(&b.at, &a.at);
-    let mut rows = Vec::new();
-    for group in all.chunk_by(together) {
-        match group {
-            [first, _, _, ..] if first.kind != "workspace.changed" => rows.push(summary(first, group)),
-            [first, ..] if first.kind == "workspace.changed" => rows.push(row_of(first)),
-            few => rows.extend(few.iter().map(row_of)),
-        }
-    }
-    rows
-}
-
-fn row_of(news: &News) -> Happened {
-    let href = if news.kind == "workspace.changed" { "/workspace" } else { "/workspace/events" };
-    let row = TimelineRow {
-        tone: news.tone,
-        title: format!("{} {}", news.name, news.verb[0]),
-        detail: news.detail.clone(),
-        at: news.at.clone(),
-        href: href.to_owned(),
+    let together = |a: &News, b: &News| {
+        let same = a.happened.kind == b.happened.kind && a.of_many == b.of_many;
+        same && within_a_moment(&b.happened.row.at, &a.happened.row.at)
     };
-    Happened { kind: news.kind, row }
+    all.chunk_by(together).flat_map(rows_of).collect()
 }
 
-fn summary(first: &News, group: &[News]) -> Happened {
+fn rows_of(group: &[News]) -> Vec<Happened> {
+    let several = group.first().and_then(|first| Some((first, first.of_many?)));
+    let Some((first, of_many)) = several.filter(|_| group.len() > APART) else {
+        let shown = if several.is_some() { group.len() } else { 1 };
+        return group.iter().take(shown).map(|news| news.happened.clone()).collect();
+    };
     let names: Vec<&str> = group.iter().take(NAMED).map(|news| news.name.as_str()).collect();
     let more = match group.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let mut happened = row_of(first);
-    happened.row.title = format!("{} schedules {}", group.len(), first.verb[1]);
-    happened.row.detail = format!("{}{more}", names.join(", "));
-    happened
+    let row = TimelineRow {
+        title: format!("{} schedules {of_many}", group.len()),
+        detail: format!("{}{more}", names.join(", ")),
+        ..first.happened.row.clone()
+    };
+    vec![Happened { row, ..first.happened.clone() }]
 }
 
 fn within_a_moment(earlier: &str, later: &str) -> bool {

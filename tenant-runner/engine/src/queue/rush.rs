@@ -3,7 +3,6 @@
 //!
 //! Always true here: nothing is held back for longer than `PATIENCE` after a rush has begun, however long it lasts.
 
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -11,14 +10,8 @@ use tokio::time::{Instant, timeout_at};
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Clones share one; it holds when the rush began.
-#[derive(Debug, Clone)]
-pub(crate) struct Rush(Arc<watch::Sender<Option<Instant>>>);
-
-impl Default for Rush {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
-    }
-}
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rush(watch::Sender<Option<Instant>>);
 
 /// Ends the rush when dropped.
 #[derive(Debug)]

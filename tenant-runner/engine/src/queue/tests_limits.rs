@@ -46,6 +46,14 @@ async fn limits_of_a_key_outlive_the_process() {
     assert_eq!(rig.claim(10).await.len(), 2, "the start before the restart counts");
 }
 
+/// Keeps the writer within a first write until all of `writes` wait for it, so that they share a commit.
+async fn sharing_a_commit<T>(rig: &Rig, writes: impl Future<Output = T>) -> T {
+    let (leave, go_on) = std::sync::mpsc::channel();
+    let gate = rig.store.write(move |_| go_on.recv().map_err(crate::EngineError::internal));
+    let (_, done, ()) = futures::join!(gate, writes, async { leave.send(()).unwrap() });
+    done
+}
+
 #[tokio::test]
 async fn a_start_counts_once_for_its_rate_also_when_another_write_of_its_commit_is_undone() {
     let rig = Rig::new().await;
@@ -54,16 +62,10 @@ async fn a_start_counts_once_for_its_rate_also_when_another_write_of_its_commit_
     for _ in 0..3 {
         rig.queue.enqueue(keyed("k")).await.unwrap();
     }
-    // The writer waits within a first write until the others are there: they share a commit.
-    let (leave, go_on) = std::sync::mpsc::channel();
-    let gate = rig.store.write(move |_| go_on.recv().map_err(crate::EngineError::internal));
-    let (_, started, set, refused, ()) = futures::join!(
-        gate,
-        rig.queue.claim(1),
-        rig.queue.set_key("k", 50, Some(rate)),
-        rig.queue.retry(JobId::generate()),
-        async { leave.send(()).unwrap() }
-    );
+    let writes = async {
+        futures::join!(rig.queue.claim(1), rig.queue.set_key("k", 50, Some(rate)), rig.queue.retry(JobId::generate()))
+    };
+    let (started, set, refused) = sharing_a_commit(&rig, writes).await;
     set.unwrap();
     assert_eq!((started.unwrap().jobs.len(), refused.unwrap_err().kind), (1, Kind::NotFound));
     assert_eq!(rig.claim(10).await.len(), 1, "one of two starts is left");
@@ -77,16 +79,15 @@ async fn starts_that_a_lifted_rate_has_forgotten_stay_so_when_another_write_of_t
     for _ in 0..2 {
         rig.queue.enqueue(keyed("k")).await.unwrap();
     }
-    let (leave, go_on) = std::sync::mpsc::channel();
-    let gate = rig.store.write(move |_| go_on.recv().map_err(crate::EngineError::internal));
-    let (_, started, lifted, refused, set, ()) = futures::join!(
-        gate,
-        rig.queue.claim(1),
-        rig.queue.set_key("k", 50, None),
-        rig.queue.retry(JobId::generate()),
-        rig.queue.set_key("k", 100, Some(rate)),
-        async { leave.send(()).unwrap() }
-    );
+    let writes = async {
+        futures::join!(
+            rig.queue.claim(1),
+            rig.queue.set_key("k", 50, None),
+            rig.queue.retry(JobId::generate()),
+            rig.queue.set_key("k", 100, Some(rate))
+        )
+    };
+    let (started, lifted, refused, set) = sharing_a_commit(&rig, writes).await;
     lifted.unwrap();
     set.unwrap();
     assert_eq!((started.unwrap().jobs.len(), refused.unwrap_err().kind), (1, Kind::NotFound));

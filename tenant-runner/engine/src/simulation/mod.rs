@@ -6,6 +6,7 @@
 
 mod check;
 mod faults;
+mod figures;
 mod firing;
 mod model;
 mod oracle;
@@ -16,7 +17,8 @@ mod sim;
 mod steps;
 mod world;
 
-use sim::{Figures, Sim};
+use figures::Figures;
+use sim::Sim;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 500;

@@ -26,6 +26,8 @@ pub(super) enum Undo {
     Savepoint,
     /// Not at all: it changes nothing when it fails.
     Nothing,
+    /// By its transaction, in which it is alone: it spares a savepoint, for which SQLite would copy each page that changes.
+    Transaction,
 }
 
 struct Write {
@@ -254,10 +256,9 @@ impl Setup {
     ) -> Result<Filled> {
         let connection = &self.connection;
         statement(connection, "BEGIN IMMEDIATE")?;
-        // Who is alone needs no savepoint, for which SQLite would copy each page that changes: the transaction serves as one.
         let alone = writes.len() == 1;
         for write in writes {
-            let undo = if alone { Undo::Nothing } else { write.undo };
+            let undo = if alone { Undo::Transaction } else { write.undo };
             let marks: Vec<usize> = companions.iter().map(|companion| companion.mark()).collect();
             let before = connection.total_changes();
             if undo == Undo::Savepoint {
@@ -270,11 +271,13 @@ impl Setup {
                 // A full disk or a lack of memory makes SQLite roll everything back on its own.
                 return Err(EngineError::unavailable("The database gave the transaction up"));
             }
+            if !keep && undo == Undo::Transaction {
+                return Ok(Filled::Undo);
+            }
             if !keep {
                 companions.iter().zip(&marks).for_each(|(companion, mark)| companion.rewind(*mark));
             }
             match undo {
-                Undo::Nothing if alone && !keep => return Ok(Filled::Undo),
                 Undo::Savepoint => {
                     if !keep {
                         statement(connection, "ROLLBACK TO write")?;
@@ -284,7 +287,7 @@ impl Setup {
                 Undo::Nothing if !keep && connection.total_changes() != before => {
                     return Err(EngineError::internal("a write that failed had changed something"));
                 }
-                Undo::Nothing => {}
+                Undo::Nothing | Undo::Transaction => {}
             }
         }
         companions.iter().try_for_each(|companion| companion.seal(connection))?;

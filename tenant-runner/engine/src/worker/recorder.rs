@@ -56,6 +56,7 @@ impl Recorder {
 async fn run(queue: Queue, mut inbox: mpsc::Receiver<Message>, token: CancellationToken) {
     let mut messages = Vec::with_capacity(AT_ONCE);
     while inbox.recv_many(&mut messages, AT_ONCE).await > 0 {
+        // What is due comes first; meanwhile more ends may have come.
         queue.rush().calm().await;
         while messages.len() < AT_ONCE
             && let Ok(message) = inbox.try_recv()
